@@ -1,0 +1,1 @@
+"""Where pictures come from: recordings, video files, synthetic streets, and later live cameras."""

@@ -1,0 +1,1 @@
+"""From checkpoint to a quantised graph: export, simplify, calibrate, plan, lower."""

@@ -1,0 +1,1 @@
+"""One precision plan, written the way that each backend wants it."""

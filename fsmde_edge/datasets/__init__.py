@@ -1,0 +1,1 @@
+"""DDAD (DGP layout), nuScenes and synthetic streets: each yields `frames.Sample`."""

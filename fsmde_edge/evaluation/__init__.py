@@ -1,0 +1,1 @@
+"""Depth metrics, published protocols, cross-view consistency, the gate, latency, reports."""

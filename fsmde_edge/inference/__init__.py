@@ -1,0 +1,1 @@
+"""Sessions: images in, metric depth out, one class a backend."""

@@ -1,0 +1,1 @@
+"""Where depth goes: PNG, npz, mosaic."""
