@@ -1,1 +1,80 @@
-"""Where pictures come from: recordings, video files, synthetic streets, and later live cameras."""
+"""Where frame sets come from: data sets, video files and synthetic streets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fsmde_edge.capture.replay import DatasetReplay
+from fsmde_edge.capture.source import Source
+from fsmde_edge.rig import Rig
+
+__all__ = ["DatasetReplay", "Source", "open_source"]
+
+VIDEO_ENDINGS = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
+
+
+def open_source(
+    spec: str | Path | Sequence[str | Path],
+    *,
+    rig: Rig | None = None,
+    squash: bool = False,
+    scenes: Sequence[str] | None = None,
+    split: str | None = None,
+    masks: Path | str | None = None,
+    realtime: bool = False,
+    size: tuple[int, int] = (640, 384),
+    seed: int = 0,
+) -> Source:
+    """Open a source by what was named.
+
+    Args:
+        spec: "synthetic"; the path of a data set; or video files, one a camera (`CAMERA=FILE`, or files
+            named after their camera), or a folder of such files.
+        rig: the cameras of the video files; data sets bring their own.
+        squash: let the rig follow the size of the video files (see `VideoSource`).
+        scenes, split: which part of a data set.
+        masks: folder of ego masks, for data sets and videos.
+        realtime: replay a data set at its own pace.
+        size: width and height of synthetic pictures.
+        seed: of synthetic streets.
+
+    Errors:
+        InputError: nothing usable lies there.
+    """
+    specs = [spec] if isinstance(spec, (str, Path)) else list(spec)
+    if len(specs) == 1 and str(specs[0]) == "synthetic":
+        from fsmde_edge.capture.synthetic import synthetic_source
+
+        return synthetic_source(split or "test", width=size[0], height=size[1], seed=seed, realtime=realtime)
+    videos = _video_files(specs)
+    if videos:
+        return _open_videos(videos, rig, squash, None if masks is None else Path(masks))
+    from fsmde_edge.datasets import open_dataset
+    from fsmde_edge.errors import UsageError
+
+    if len(specs) != 1:
+        raise UsageError(
+            f"{len(specs)} sources that are not all video files",
+            hint="give one data set, or one video a camera",
+        )
+    dataset = open_dataset(specs[0], scenes=scenes, split=split, masks=masks, lidar=False)
+    return DatasetReplay(dataset, realtime=realtime)
+
+
+def _video_files(specs: Sequence[str | Path]) -> list[str | Path]:
+    """The specs themselves if all are video files, a folder's video files, or nothing."""
+    if specs and all(Path(str(spec)).suffix.lower() in VIDEO_ENDINGS for spec in specs):
+        return list(specs)
+    if len(specs) == 1 and Path(specs[0]).is_dir():
+        return [file for file in sorted(Path(specs[0]).iterdir()) if file.suffix.lower() in VIDEO_ENDINGS]
+    return []
+
+
+def _open_videos(videos: Sequence[str | Path], rig: Rig | None, squash: bool, masks: Path | None) -> Source:
+    from fsmde_edge.capture.video import VideoSource, match_files
+    from fsmde_edge.errors import UsageError
+
+    if rig is None:
+        raise UsageError("video files need a rig that says which cameras took them", hint="give a rig file")
+    return VideoSource(match_files(videos, rig), rig, squash=squash, masks=masks)

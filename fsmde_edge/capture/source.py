@@ -1,0 +1,36 @@
+"""What every source is: frame sets one after another, the rig that took them, and what was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from fsmde_edge.frames import FrameSet
+from fsmde_edge.rig import Rig
+
+
+class Source(Protocol):
+    """Frame sets in order; at most one set and one picture a camera are held at a time."""
+
+    @property
+    def name(self) -> str:
+        """A short name for reports."""
+
+    @property
+    def rig(self) -> Rig:
+        """The rig of the frame set that was yielded last; before the first, that of the first."""
+
+    @property
+    def drops(self) -> Mapping[str, Mapping[str, int]]:
+        """Pictures that never became part of a set, so far: camera → cause → number."""
+
+    def __iter__(self) -> Iterator[FrameSet]:
+        """Yield frame sets, their views in the rig's ring order.
+
+        Errors:
+            InputError: a recording that cannot be read on.
+            DeviceError: a camera that failed.
+        """
+
+    def close(self) -> None:
+        """Give everything back; may be called twice."""

@@ -1,0 +1,101 @@
+"""fsmde-edge build: from checkpoint to a verified bundle."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fsmde_edge.cli.arguments import add_threads
+
+EXAMPLES = """examples:
+  fsmde-edge build --precision int8
+      the shipped tiny student, calibrated on synthetic streets, into ./bundle
+  fsmde-edge build --precision int8 --checkpoint student.safetensors --calib ddad --data-root /data/ddad \\
+      --target orin-agx-64gb --out ddad-int8
+  fsmde-edge build --precision int8 --onnx depth.onnx --convention depth.yaml --calib mine.yaml --out theirs
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `build`."""
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="int8",
+        help="default: int8 (with fp32 beside it)",
+    )
+    network = parser.add_mutually_exclusive_group()
+    network.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="a student's .safetensors (default: the shipped tiny one)",
+    )
+    network.add_argument("--onnx", type=Path, metavar="FILE", help="somebody else's FP32 depth network")
+    parser.add_argument(
+        "--convention",
+        type=Path,
+        metavar="YAML",
+        help="what --onnx takes and gives: layout, scaling, output",
+    )
+    parser.add_argument(
+        "--calib", default="synthetic", metavar="RECIPE", help="calibration recipe: a path or a shipped name"
+    )
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="folder that the recipe's paths start from",
+    )
+    parser.add_argument(
+        "--target", default="cpu", metavar="PROFILE", help="target profile: a path or shipped name"
+    )
+    parser.add_argument("--out", type=Path, default=Path("bundle"), metavar="DIR", help="default: ./bundle")
+    parser.add_argument("--force", action="store_true", help="replace an existing bundle, whole")
+    parser.add_argument(
+        "--allow-few",
+        action="store_true",
+        help="accept few calibration pictures, and a gate without a verdict; the bundle says so",
+    )
+    add_threads(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build, print the gate's numbers, exit 4 if they are beyond the budget."""
+    from fsmde_edge.compiler.build import BuildOptions, build
+    from fsmde_edge.errors import GateFailed, UsageError
+    from fsmde_edge.evaluation.gate_report import gate_table
+
+    if args.convention is not None and args.onnx is None:
+        raise UsageError("--convention describes the network of --onnx, which is not given")
+    options = BuildOptions(
+        precision=args.precision,
+        out=args.out,
+        checkpoint=args.checkpoint,
+        onnx=args.onnx,
+        convention=args.convention,
+        recipe=args.calib,
+        target=args.target,
+        data_root=args.data_root,
+        force=args.force,
+        allow_few=args.allow_few,
+        threads=args.threads,
+    )
+    outcome = build(options, print)
+    fp32 = outcome.sizes["fp32"]
+    for name, size in outcome.sizes.items():
+        print(f"model.{name}.onnx: {size / 1e6:.2f} MB ({size / fp32:.2f} of FP32)")
+    if outcome.gate is not None:
+        print(gate_table(outcome.gate).as_text())
+        print(f"gate: {outcome.gate.verdict}")
+    print(f"bundle {args.out}: {outcome.hash[:16]}")
+    gate = outcome.gate
+    if gate is None or gate.passed or (gate.verdict == "inconclusive" and args.allow_few):
+        return 0
+    raise GateFailed(
+        f"the gate is {gate.verdict}: {'; '.join(gate.reasons)}",
+        where=args.out,
+        hint="look at its reports/gate.html, then keep blocks in float ('keep_float' in the recipe), choose "
+        "more frames, or accept a gate without a verdict with --allow-few",
+    )

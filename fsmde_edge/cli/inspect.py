@@ -1,0 +1,79 @@
+"""fsmde-edge inspect: what a bundle holds."""
+
+from __future__ import annotations
+
+import argparse
+
+from fsmde_edge.cli.arguments import add_bundle
+
+EXAMPLES = """examples:
+  fsmde-edge inspect
+  fsmde-edge inspect bundle --plan      also every tensor: INT8 or float, scale, reason
+  fsmde-edge inspect bundle --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `inspect`."""
+    add_bundle(parser)
+    parser.add_argument("--plan", action="store_true", help="every tensor and weight: INT8 or float, and why")
+    parser.add_argument("--json", action="store_true", help="the manifest as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify the bundle and print what it says of itself."""
+    import json
+
+    from fsmde_edge.bundle import MANIFEST, open_bundle
+
+    bundle = open_bundle(args.bundle)
+    if args.json:
+        print(json.dumps(json.loads((bundle.root / MANIFEST).read_text(encoding="utf-8")), indent=1))
+        return 0
+    manifest = bundle.manifest
+    height, width = manifest.size
+    print(f"bundle       {bundle.root} ({bundle.hash[:16]}), every file verified")
+    print(f"made         {manifest.created} by fsmde-edge {manifest.version} for {manifest.target}")
+    print(f"from         {_plain(manifest.source)}")
+    unit = "metres" if manifest.metric else "relative"
+    print(f"network      {len(manifest.views)} x {height} x {width}, {unit}")
+    print(f"views        {', '.join(f'{v.name} (fx {v.fx:.0f})' for v in manifest.views)}")
+    for name, file in manifest.models.items():
+        if file:
+            print(f"model        {name:10s} {(bundle.root / file).stat().st_size / 1e6:8.2f} MB  {file}")
+    if manifest.calibration:
+        print(f"calibration  {_plain(manifest.calibration)}")
+    if manifest.gate:
+        keys = ("verdict", "deviation", "p99", "worst_tile", "farther", "abs_rel_change")
+        print(f"gate         {_plain({key: manifest.gate[key] for key in keys})}")
+    print(f"tools        {_plain(manifest.tools)}")
+    for notice in manifest.notices:
+        print(f"notice       {notice}")
+    if args.plan:
+        _print_plan(bundle.root / "plan.json")
+    return 0
+
+
+def _plain(values: object) -> str:
+    if isinstance(values, dict):
+        return ", ".join(f"{key} {_plain(value)}" for key, value in values.items())
+    if isinstance(values, float):
+        return f"{values:.4g}"
+    return str(values)
+
+
+def _print_plan(path: object) -> None:
+    import json
+    from pathlib import Path
+
+    from fsmde_edge.errors import BundleError
+
+    file = Path(str(path))
+    if not file.is_file():
+        raise BundleError("holds no plan: it was built without INT8", where=file.parent)
+    plan = json.loads(file.read_text(encoding="utf-8"))
+    for kind in ("activations", "weights"):
+        print(f"\n{kind}")
+        for row in plan[kind]:
+            scale = f"{row['scale']:.3g}" if row.get("scale") else ""
+            print(f"  {'int8 ' if row['int8'] else 'float'} {scale:>9s}  {row['tensor']}: {row['reason']}")

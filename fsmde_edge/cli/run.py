@@ -1,0 +1,126 @@
+"""fsmde-edge run: a recording to metric depth."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fsmde_edge.cli.arguments import add_bundle, add_threads, natural, positive
+
+if TYPE_CHECKING:
+    from fsmde_edge.bundle import Bundle
+    from fsmde_edge.capture.source import Source
+    from fsmde_edge.sinks.base import Sink
+
+EXAMPLES = """examples:
+  fsmde-edge run --source synthetic --frames 20 --mosaic mosaic.png
+  fsmde-edge run bundle --source /data/ddad --scenes 000150 --masks masks --out depth
+  fsmde-edge run bundle --source recording/*.mp4 --rig rig.yaml --mosaic depth.mp4
+      one video file a camera, named after its camera in the rig
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `run`."""
+    add_bundle(parser)
+    parser.add_argument(
+        "--source",
+        nargs="+",
+        required=True,
+        metavar="SOURCE",
+        help="synthetic; a data set's path; or one video file a camera (CAMERA.mp4 or CAMERA=FILE)",
+    )
+    parser.add_argument("--rig", type=Path, metavar="YAML", help="the cameras of the video files")
+    parser.add_argument("--split", help="which split of the data set (DGP: train, val, test)")
+    parser.add_argument("--scenes", nargs="+", metavar="NAME", help="only these scenes of the data set")
+    parser.add_argument(
+        "--masks", type=Path, metavar="DIR", help="ego masks: depth on the own car is left out"
+    )
+    parser.add_argument("--frames", type=positive, metavar="N", help="at most this many frame sets")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="depth maps, as --format says")
+    parser.add_argument("--format", choices=("png", "npz"), default="png", help="of --out (default: png)")
+    parser.add_argument(
+        "--png-scale", type=positive, default=256, metavar="N", help="PNG steps a metre (256)"
+    )
+    parser.add_argument(
+        "--mosaic", type=Path, metavar="FILE", help="all views and depths in ring order: .png or .mp4"
+    )
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "int8", "int8-fp16"))
+    parser.add_argument("--backend", default="auto", help="auto or onnxruntime")
+    parser.add_argument("--allow-failed", action="store_true", help="run a bundle whose gate did not pass")
+    parser.add_argument("--seed", type=natural, default=0, help="of the synthetic source")
+    add_threads(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Open everything first, then run; print stage latencies and drops."""
+    from fsmde_edge.bundle import open_bundle
+    from fsmde_edge.inference.backends import open_session
+    from fsmde_edge.runtime import run as run_loop
+
+    bundle = open_bundle(args.bundle)
+    _refuse_failed(bundle, args)
+    source = _source(args, bundle)
+    choice = open_session(bundle, precision=args.precision, backend=args.backend, threads=args.threads)
+    print(f"{choice.session.precision} on {choice.session.detail} ({choice.reason})")
+    sinks = _sinks(args)
+    with choice.session as session:
+        report = run_loop(source, session, bundle.manifest, sinks, frames=args.frames)
+    source.close()
+    print(f"{report.sets} frame sets{', stopped by a signal' if report.stopped else ''}")
+    for name, latency in report.stages.items():
+        print(f"  {name:10s} p50 {latency.p50:7.1f} ms  p90 {latency.p90:7.1f} ms  p99 {latency.p99:7.1f} ms")
+    drops = {camera: causes for camera, causes in report.drops.items() if any(causes.values())}
+    print(f"  drops      {drops or 'none'}")
+    for sink in sinks:
+        saturated = getattr(sink, "saturated", 0)
+        if saturated:
+            print(f"  {saturated} pixels lie beyond what a PNG of {args.png_scale} steps a metre can tell")
+    return 0
+
+
+def _refuse_failed(bundle: Bundle, args: argparse.Namespace) -> None:
+    from fsmde_edge.errors import GateFailed
+
+    gate = bundle.manifest.gate
+    excused = gate.get("verdict") == "inconclusive" and gate.get("allow_few")
+    if args.precision != "fp32" and not (bundle.gate_passed or excused or args.allow_failed):
+        raise GateFailed(
+            f"this bundle's gate is {gate.get('verdict')}: its INT8 depth is not known to be its FP32 depth",
+            where=bundle.root,
+            hint="run it with --precision fp32, or with --allow-failed if you know why",
+        )
+
+
+def _source(args: argparse.Namespace, bundle: Bundle) -> Source:
+    from fsmde_edge.capture import open_source
+    from fsmde_edge.datasets.rigfile import load_rig
+
+    height, width = bundle.manifest.size
+    return open_source(
+        args.source,
+        size=(width, height),
+        rig=None if args.rig is None else load_rig(args.rig),
+        split=args.split,
+        scenes=args.scenes,
+        masks=args.masks,
+        seed=args.seed,
+    )
+
+
+def _sinks(args: argparse.Namespace) -> list[Sink]:
+    from fsmde_edge.errors import UsageError
+    from fsmde_edge.sinks.mosaic import MosaicPng, MosaicVideo
+    from fsmde_edge.sinks.npz import NpzSink
+    from fsmde_edge.sinks.png import PngSink
+
+    sinks: list[Sink] = []
+    if args.out is not None:
+        sinks.append(NpzSink(args.out) if args.format == "npz" else PngSink(args.out, scale=args.png_scale))
+    if args.mosaic is not None:
+        suffix = args.mosaic.suffix.lower()
+        if suffix not in (".png", ".mp4"):
+            raise UsageError(f"--mosaic writes .png or .mp4, not {suffix or args.mosaic.name}")
+        sinks.append(MosaicPng(args.mosaic) if suffix == ".png" else MosaicVideo(args.mosaic))
+    return sinks

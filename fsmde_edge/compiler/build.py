@@ -1,0 +1,302 @@
+"""The chain: checkpoint → export → simplify → calibrate → plan → lower → gate → golden → bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fsmde_edge
+from fsmde_edge.bundle import ASKED, PRECISIONS, REPORTS, Manifest, new_bundle, seal
+from fsmde_edge.compiler.calibrate import Ranges, calibrate
+from fsmde_edge.compiler.frames import Survey, batches
+from fsmde_edge.compiler.golden import make_golden
+from fsmde_edge.compiler.graph import model_bytes
+from fsmde_edge.compiler.half import to_half
+from fsmde_edge.compiler.lowering import tensorrt
+from fsmde_edge.compiler.plan import Plan, make_plan, place
+from fsmde_edge.compiler.recipe import CalibRecipe, Named, Target, load_recipe, load_target
+from fsmde_edge.compiler.sources import Network, read_network
+from fsmde_edge.datasets.base import Dataset
+from fsmde_edge.datasets.selection import open_selection, samples_of
+from fsmde_edge.errors import InputError
+from fsmde_edge.evaluation.gallery import Gallery
+from fsmde_edge.evaluation.gate import Gate, GateResult
+from fsmde_edge.evaluation.gate_report import write_gate_report
+from fsmde_edge.frames import Sample
+from fsmde_edge.inference.onnxruntime import OnnxRuntimeSession
+from fsmde_edge.preprocess import own_pinholes, preprocess_set
+from fsmde_edge.progress import progress
+from fsmde_edge.rig import Rig, VirtualPinhole
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Pinholes = tuple[VirtualPinhole, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """What the user asked for.
+
+    Attributes:
+        precision: fp32, fp16 or int8.
+        out: the bundle's folder.
+        checkpoint: a student's safetensors file; None for the shipped tiny student.
+        onnx: somebody else's FP32 network instead.
+        convention: the YAML that describes it.
+        recipe, target: paths or shipped names.
+        data_root: folder that the recipe's paths are relative to.
+        force: replace an existing bundle.
+        allow_few: accept too few calibration pictures, and a gate without a verdict.
+        threads: for everything that computes.
+    """
+
+    precision: str
+    out: Path
+    checkpoint: Path | None = None
+    onnx: Path | None = None
+    convention: Path | None = None
+    recipe: str = "synthetic"
+    target: str = "cpu"
+    data_root: Path = Path()
+    force: bool = False
+    allow_few: bool = False
+    threads: int = os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOutcome:
+    """What came of it.
+
+    Attributes:
+        hash: the bundle's.
+        gate: its result; None below INT8.
+        plan: the precision plan; None below INT8.
+        sizes: precision to bytes of its model file.
+    """
+
+    hash: str
+    gate: GateResult | None
+    plan: Plan | None
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Job:
+    """Everything that was asked for, opened and found to be usable."""
+
+    options: BuildOptions
+    recipe: CalibRecipe
+    recipe_name: Named
+    target: Target
+    target_name: Named
+    data: tuple[Dataset, ...]
+    gate: tuple[Dataset, ...]
+    rig: Rig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Quantised:
+    plan: Plan
+    ranges: Ranges
+    survey: Survey
+    model: ModelProto
+
+
+def build(options: BuildOptions, say: Callable[[str], None]) -> BuildOutcome:
+    """Build a bundle; it appears whole or not at all.
+
+    Args:
+        options: what the user asked for.
+        say: called with a line before each step.
+
+    Raises:
+        FsmdeError: with what was wrong; a gate that failed is no error here, the bundle says so.
+    """
+    say("reading the recipe and its frames")
+    job = _open(options)
+    with new_bundle(options.out, force=options.force) as folder:
+        say("reading the network")
+        network = read_network(
+            checkpoint=options.checkpoint,
+            onnx=options.onnx,
+            convention=options.convention,
+            views=len(job.rig),
+            size=job.recipe.size,
+        )
+        pinholes = own_pinholes(job.rig, network.size[1], network.size[0])
+        quantised = _quantise(network, job, pinholes, say) if options.precision == "int8" else None
+        models = _lower(network, quantised, options.precision)
+        files = {name: folder / f"model.{name}.onnx" for name in models}
+        for name, model in models.items():
+            files[name].write_bytes(model_bytes(model))
+        say("comparing with FP32 on frames that calibration did not see" if quantised else "golden frames")
+        result, gallery = _judge(job, network, pinholes, files, folder)
+        if quantised is not None:
+            quantised.plan.save(folder / "plan.json")
+            quantised.ranges.save(folder / "ranges.json")
+        manifest = _manifest(job, network, pinholes, quantised, result, files)
+        if result is not None:
+            write_gate_report(folder / REPORTS, manifest, result, gallery)
+        return BuildOutcome(
+            hash=seal(folder, manifest),
+            gate=result,
+            plan=None if quantised is None else quantised.plan,
+            sizes={name: path.stat().st_size for name, path in files.items()},
+        )
+
+
+def _open(options: BuildOptions) -> _Job:
+    recipe, recipe_name = load_recipe(options.recipe)
+    target, target_name = load_target(options.target)
+    data, gate = (
+        tuple(open_selection(s, size=recipe.size, root=options.data_root) for s in selections)
+        for selections in (recipe.data, recipe.gate)
+    )
+    shared = {n for d in data for n in d.sample_names} & {n for d in gate for n in d.sample_names}
+    if shared:
+        raise InputError(
+            f"the recipe calibrates and judges on the same frames ({sorted(shared)[0]})",
+            where=options.recipe,
+            hint="choose other samples for its 'gate'",
+        )
+    return _Job(
+        options=options,
+        recipe=recipe,
+        recipe_name=recipe_name,
+        target=target,
+        target_name=target_name,
+        data=data,
+        gate=gate,
+        rig=data[0][0].rig,
+    )
+
+
+def _quantise(network: Network, job: _Job, pinholes: Pinholes, say: Callable[[str], None]) -> _Quantised:
+    recipe = job.recipe
+    placement = place(network.model, keep_float=recipe.keep_float, force_int8=recipe.force_int8)
+    survey = Survey(job.rig.names)
+    total = sum(len(dataset) for dataset in job.data)
+    say(f"calibrating on {total} frame sets")
+    samples = progress(samples_of(job.data), what="calibrating", total=total)
+    ranges = calibrate(
+        network.model,
+        batches(samples, pinholes, survey),
+        placement.calibrate,
+        threads=job.options.threads,
+    )
+    survey.require_enough(allow_few=job.options.allow_few)
+    for camera in survey.unseen:
+        say(f"warning: no calibration frame shows camera {camera}")
+    plan = make_plan(
+        network.model,
+        ranges,
+        calibrator=recipe.calibrator,
+        keep_float=recipe.keep_float,
+        force_int8=recipe.force_int8,
+    )
+    return _Quantised(plan=plan, ranges=ranges, survey=survey, model=tensorrt.lower(network.model, plan))
+
+
+def _lower(network: Network, quantised: _Quantised | None, precision: str) -> dict[str, ModelProto]:
+    makers: dict[str, Callable[[], ModelProto]] = {
+        "fp32": lambda: network.model,
+        "fp16": lambda: to_half(network.model),
+    }
+    if quantised is not None:
+        model = quantised.model
+        makers |= {"int8": lambda: model, "int8-fp16": lambda: to_half(model)}
+    return {name: makers[name]() for name in ASKED[precision]}
+
+
+def _judge(
+    job: _Job, network: Network, pinholes: Pinholes, files: Mapping[str, Path], folder: Path
+) -> tuple[GateResult | None, Gallery]:
+    """Run the gate's frames through FP32 and exact INT8, and keep the first set as golden frames."""
+    max_depth = min(selection.max_depth for selection in job.recipe.gate)
+    gate = Gate(metric=network.metric, budget=job.recipe.budget, max_depth=max_depth)
+    gallery = Gallery()
+    exact = {
+        name: OnnxRuntimeSession(files[name], precision=name, threads=job.options.threads, exact=True)
+        for name in ("fp32", "int8")
+        if name in files
+    }
+    total = sum(len(dataset) for dataset in job.gate)
+    for number, sample in enumerate(progress(samples_of(job.gate), what="judging", total=total)):
+        images, focal = _input(sample, pinholes)
+        depth = {name: session.infer(images, focal).depth for name, session in exact.items()}
+        if number == 0:
+            frame = sample.frame_set.frames[0]
+            make_golden(images=images, focal=focal, depth=depth, frame=frame).save(folder / "golden")
+        if "int8" not in depth:
+            return None, gallery
+        tiles = gate.add(sample, depth["fp32"], depth["int8"])
+        gallery.add(tiles, images, depth["fp32"], depth["int8"])
+    return gate.result(), gallery
+
+
+def _input(sample: Sample, pinholes: Pinholes) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    if len(sample.rig) != len(pinholes):
+        raise InputError(
+            f"a frame set of {len(sample.rig)} views cannot judge a network of {len(pinholes)}",
+            where=sample.frame_set.name,
+            hint="choose frame sets of the full rig for the recipe's 'gate'",
+        )
+    return preprocess_set(
+        sample.frame_set, sample.rig, own_pinholes(sample.rig, pinholes[0].width, pinholes[0].height)
+    )
+
+
+def _manifest(
+    job: _Job,
+    network: Network,
+    pinholes: Pinholes,
+    quantised: _Quantised | None,
+    result: GateResult | None,
+    files: Mapping[str, Path],
+) -> Manifest:
+    calibration: dict[str, Any] = {}
+    if quantised is not None:
+        calibration = {
+            "recipe": asdict(job.recipe_name),
+            "calibrator": job.recipe.calibrator,
+            "keep_float": list(job.recipe.keep_float),
+            "force_int8": list(job.recipe.force_int8),
+            "int8_mac_share": quantised.plan.int8_mac_share,
+            "allow_few": job.options.allow_few,
+            **quantised.survey.as_dict(),
+        }
+    return Manifest(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        version=fsmde_edge.__version__,
+        precision=job.options.precision,
+        models={name: files[name].name if name in files else None for name in PRECISIONS},
+        views=pinholes,
+        metric=network.metric,
+        focal=network.focal,
+        target=job.target_name.name,
+        source=network.source,
+        calibration=calibration,
+        gate={} if result is None else {**result.as_dict(), "allow_few": job.options.allow_few},
+        tools={**tool_versions(), "threads": job.options.threads},
+        notices=(*network.notices, *job.recipe.notices),
+    )
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of the packages that make a bundle; those not installed are absent."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("numpy", "onnx", "onnxruntime", "onnxsim", "opencv-python-headless", "torch"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

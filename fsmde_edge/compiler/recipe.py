@@ -1,0 +1,111 @@
+"""Calibration recipes and target profiles: YAML files read into frozen data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fsmde_edge.bundle import sha256_of
+from fsmde_edge.datasets.selection import Selection
+from fsmde_edge.errors import InputError
+from fsmde_edge.evaluation.gate import GateBudget
+from fsmde_edge.recipes import find_shipped, from_mapping, read_yaml
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibRecipe:
+    """How a network is calibrated and judged.
+
+    Attributes:
+        version: of this file format; 1.
+        size: network height and width, multiples of 32.
+        data: frames that calibrate; the first sample of the first entry gives the bundle's cameras.
+        gate: frames that judge; calibration must not see them.
+        calibrator: how a histogram becomes a range.
+        keep_float, force_int8: patterns (fnmatch) of node names that overrule the placement.
+        budget: what INT8 may cost.
+        notices: what travels with the bundle, such as the data's licence.
+    """
+
+    version: int
+    size: tuple[int, int]
+    data: tuple[Selection, ...]
+    gate: tuple[Selection, ...]
+    calibrator: Literal["max", "percentile", "entropy", "mse"] = "mse"
+    keep_float: tuple[str, ...] = ()
+    force_int8: tuple[str, ...] = ()
+    budget: GateBudget = field(default_factory=GateBudget)
+    notices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.version != 1:
+            raise InputError(
+                f"calibration recipe version {self.version} is not known", hint="update fsmde-edge"
+            )
+        if not self.data or not self.gate:
+            raise InputError(
+                "a calibration recipe needs frames to calibrate on (data) and to judge by (gate)"
+            )
+        if any(edge % 32 or edge < 32 for edge in self.size):
+            raise InputError(f"a network size of {self.size[0]}x{self.size[1]} is not in multiples of 32")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a bundle is built for.
+
+    Attributes:
+        version: of this file format; 1.
+        description: in words.
+        backend: the session that runs it: onnxruntime, tensorrt.
+        compute_capability: of its GPU, as "8.7"; None for a CPU.
+        tensorrt: versions that are first-class there.
+        memory_gb: shared memory of the board; None where it does not matter.
+        sources: where the numbers come from.
+    """
+
+    version: int
+    description: str
+    backend: Literal["onnxruntime", "tensorrt"]
+    compute_capability: str | None = None
+    tensorrt: tuple[str, ...] = ()
+    memory_gb: int | None = None
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.version != 1:
+            raise InputError(f"target profile version {self.version} is not known", hint="update fsmde-edge")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """Where something was read from.
+
+    Attributes:
+        name: the file's stem.
+        sha256: of the file.
+    """
+
+    name: str
+    sha256: str
+
+
+def load_recipe(name: str) -> tuple[CalibRecipe, Named]:
+    """Read a calibration recipe, by path or shipped name.
+
+    Raises:
+        InputError: not found, or not a valid recipe.
+    """
+    path = find_shipped(name, "calib")
+    recipe = from_mapping(CalibRecipe, read_yaml(path), where=path)
+    return recipe, Named(name=path.stem, sha256=sha256_of(path))
+
+
+def load_target(name: str) -> tuple[Target, Named]:
+    """Read a target profile, by path or shipped name.
+
+    Raises:
+        InputError: not found, or not a valid profile.
+    """
+    path = find_shipped(name, "engines")
+    return from_mapping(Target, read_yaml(path), where=path), Named(name=path.stem, sha256=sha256_of(path))

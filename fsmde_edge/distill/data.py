@@ -1,0 +1,152 @@
+"""Rendered training views on disk: made once, in resumable shards, read as memory maps."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fsmde_edge.distill.augment import Views
+from fsmde_edge.distill.recipe import StreetsRecipe
+from fsmde_edge.files import atomic_write
+from fsmde_edge.frames import Sample
+from fsmde_edge.progress import progress
+from fsmde_edge.rig import Camera
+
+SETS_PER_SHARD = 16
+DEPTH_STEPS = 256
+"""Depth is stored as uint16 in 1/256 m (255.99 m at most, 0 = none)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ViewStore:
+    """Frame sets of one picture size.
+
+    Attributes:
+        images: per shard, uint8 [sets, V, H, W, 3].
+        depth: per shard, uint16 [sets, V, H, W].
+        focal: float32 [all sets, V].
+        sets_per_batch, share: as in the recipe.
+    """
+
+    images: tuple[NDArray[np.uint8], ...]
+    depth: tuple[NDArray[np.uint16], ...]
+    focal: NDArray[np.float32]
+    sets_per_batch: int
+    share: float
+
+    def __len__(self) -> int:
+        return len(self.focal)
+
+    def batch(self, indices: NDArray[np.int64]) -> Views:
+        """These frame sets as one batch of views."""
+        where = [divmod(int(i), SETS_PER_SHARD) for i in indices]
+        images = np.concatenate([self.images[shard][row] for shard, row in where])
+        depth = np.concatenate([self.depth[shard][row] for shard, row in where])
+        return Views(
+            torch.from_numpy(images).permute(0, 3, 1, 2).float(),
+            torch.from_numpy(depth.astype(np.float32) / DEPTH_STEPS),
+            torch.from_numpy(np.concatenate([self.focal[int(i)] for i in indices])),
+        )
+
+
+def draw_batch(stores: tuple[ViewStore, ...], *, seed: int, step: int) -> Views:
+    """The batch of one step: depends on seed and step alone, so that a resumed run sees the same."""
+    random = np.random.default_rng((seed, step))
+    share = np.array([store.share for store in stores])
+    store = stores[int(random.choice(len(stores), p=share / share.sum()))]
+    return store.batch(random.integers(0, len(store), size=store.sets_per_batch))
+
+
+def open_store(recipe: StreetsRecipe, *, data_seed: int, cache: Path, workers: int) -> ViewStore:
+    """Render what is missing, then open.
+
+    Args:
+        recipe: which scenes, at which size.
+        data_seed: of the scenes.
+        cache: folder for rendered shards.
+        workers: processes that render.
+    """
+    folder = cache / _key(recipe, data_seed)
+    sets = recipe.scenes * recipe.samples_per_scene
+    shards = [folder / f"{start:06d}" for start in range(0, sets, SETS_PER_SHARD)]
+    missing = [shard for shard in shards if not shard.with_suffix(".focal.npy").is_file()]
+    if missing:
+        jobs = [(recipe, data_seed, shard, sets) for shard in missing]
+        with ProcessPoolExecutor(workers) as pool:
+            for _ in progress(pool.map(_render_shard, jobs), total=len(jobs), what="rendering scenes"):
+                pass
+    return ViewStore(
+        tuple(np.load(shard.with_suffix(".images.npy"), mmap_mode="r") for shard in shards),
+        tuple(np.load(shard.with_suffix(".depth.npy"), mmap_mode="r") for shard in shards),
+        np.concatenate([np.load(shard.with_suffix(".focal.npy")) for shard in shards]),
+        recipe.sets_per_batch,
+        recipe.share,
+    )
+
+
+def default_cache() -> Path:
+    """`$XDG_CACHE_HOME/fsmde-edge/training`."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "fsmde-edge" / "training"
+
+
+def _render_shard(job: tuple[StreetsRecipe, int, Path, int]) -> None:
+    recipe, data_seed, shard, sets = job
+    start = int(shard.name)
+    rendered = list(_rendered(recipe, data_seed, range(start, min(start + SETS_PER_SHARD, sets))))
+    images, depth, focal = (np.stack(part) for part in zip(*rendered, strict=True))
+    shard.parent.mkdir(parents=True, exist_ok=True)
+    # The focal file comes last: where it is, the shard is whole.
+    for ending, array in ((".images.npy", images), (".depth.npy", depth), (".focal.npy", focal)):
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        atomic_write(shard.with_suffix(ending), buffer.getvalue())
+
+
+def _rendered(
+    recipe: StreetsRecipe, data_seed: int, indices: range
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.float32]]]:
+    from fsmde_edge.datasets.synthetic import SyntheticStreets
+
+    height, width = recipe.size
+    streets = SyntheticStreets(
+        "train",
+        scenes=recipe.scenes,
+        samples_per_scene=recipe.samples_per_scene,
+        width=width,
+        height=height,
+        seed=data_seed,
+    )
+    for index in indices:
+        sample = streets[index]
+        images = np.stack([frame.image for frame in sample.frame_set.frames])
+        depth = np.stack([_world_depth(sample, camera) for camera in sample.rig.cameras])
+        stored = np.clip(np.round(depth * DEPTH_STEPS), 0, 65535).astype(np.uint16)
+        focal = np.array([camera.intrinsics[0, 0] for camera in sample.rig.cameras], dtype=np.float32)
+        yield images, stored, focal
+
+
+def _world_depth(sample: Sample, camera: Camera) -> NDArray[np.float32]:
+    """LiDAR depth without the returns that the own car hides from the camera."""
+    depth = sample.depth[camera.name]
+    return depth if camera.ego_mask is None else np.where(camera.ego_mask, depth, np.float32(0))
+
+
+def _key(recipe: StreetsRecipe, data_seed: int) -> str:
+    from fsmde_edge.datasets.synthetic import RENDERER_VERSION
+
+    what = {**asdict(recipe), "data_seed": data_seed, "renderer": RENDERER_VERSION}
+    for irrelevant in ("share", "sets_per_batch"):
+        del what[irrelevant]
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    return f"streets-{recipe.size[0]}x{recipe.size[1]}-{digest}"

@@ -1,0 +1,91 @@
+"""Training recipes: YAML files read into frozen data; an unknown key is an error."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fsmde_edge.errors import InputError
+from fsmde_edge.recipes import from_mapping, read_yaml
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreetsRecipe:
+    """Rendered training data of one picture size.
+
+    Attributes:
+        scenes: how many scenes of the synthetic train split.
+        samples_per_scene: frame sets of each.
+        size: picture height and width, multiples of 32.
+        share: how often a batch is drawn from this source, relative to the others.
+        sets_per_batch: frame sets in one batch.
+    """
+
+    scenes: int
+    size: tuple[int, int]
+    samples_per_scene: int = 1
+    share: float = 1.0
+    sets_per_batch: int = 4
+
+    def __post_init__(self) -> None:
+        if self.size[0] % 32 or self.size[1] % 32 or min(self.size) < 32:
+            raise InputError(f"a picture size of {self.size} is not in multiples of 32")
+        if self.scenes < 1 or self.samples_per_scene < 1 or self.sets_per_batch < 1 or self.share <= 0:
+            raise InputError("a source of training data must have scenes, samples, a batch and a share")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRecipe:
+    """A supervised training run.
+
+    Attributes:
+        version: of this file format; 1.
+        student: a name in `STUDENTS`.
+        streets: the rendered data, one entry a picture size.
+        steps: optimiser steps.
+        learning_rate, warmup, weight_decay, clip: AdamW with linear warm-up (steps) and cosine decay.
+        silog_lambda: share of the mean log error that the loss forgives (0 none, 1 scale-invariant).
+        ema: decay of the averaged weights that are saved.
+        seed: of weights, batches and augmentation; data has its own.
+        data_seed: of the rendered scenes.
+        init: an ImageNet ResNet-18 state dict (safetensors), for `base` alone.
+    """
+
+    version: int
+    student: str
+    streets: tuple[StreetsRecipe, ...]
+    steps: int
+    learning_rate: float = 1e-3
+    warmup: int = 300
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    silog_lambda: float = 0.85
+    ema: float = 0.999
+    seed: int = 0
+    data_seed: int = 0
+    init: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.version != 1:
+            raise InputError(f"training recipe version {self.version} is not known", hint="update fsmde-edge")
+        if not self.streets or self.steps < 1:
+            raise InputError("a training recipe needs data (streets) and steps")
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the recipe's values; what a resumed run must agree with."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def load_train_recipe(path: Path) -> TrainRecipe:
+    """Read a recipe.
+
+    Raises:
+        InputError: missing, not YAML, unknown or missing keys, impossible values.
+    """
+    values: Mapping[str, Any] = read_yaml(path)
+    return from_mapping(TrainRecipe, values, where=path)

@@ -1,0 +1,71 @@
+"""ONNX Runtime on the CPU: the backend that runs everywhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsmde_edge.errors import DeviceError, InputError
+from fsmde_edge.inference.session import Inference, Session
+
+
+class OnnxRuntimeSession(Session):
+    """A model of the contract in ONNX Runtime.
+
+    Args:
+        model: path, or the serialised model.
+        precision: what the model is.
+        threads: of one inference; None lets ONNX Runtime decide.
+        exact: compute Q/DQ in float32, node by node, as the graph says (for the gate and golden frames);
+            otherwise integer kernels are fused where the CPU has them.
+    """
+
+    def __init__(
+        self, model: Path | bytes, *, precision: str, threads: int | None = None, exact: bool = False
+    ) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        if exact:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        source = model if isinstance(model, bytes) else str(model)
+        try:
+            self._session: Any = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises a dozen classes of its own
+            where = None if isinstance(model, bytes) else model
+            raise InputError(f"ONNX Runtime refuses the model ({_first_line(error)})", where=where) from error
+        outputs = {output.name: output for output in self._session.get_outputs()}
+        self._outputs = [name for name in ("depth", "confidence") if name in outputs]
+        shape = {entry.name: entry.shape for entry in self._session.get_inputs()}.get("images", [])
+        if "depth" not in outputs or len(shape) != 4 or not all(isinstance(n, int) for n in shape):
+            raise InputError("is not a model of our contract (images uint8 [V, H, W, 3] to depth [V, H, W])")
+        arithmetic = "Q/DQ in float32" if exact else "fused"
+        super().__init__(
+            backend="onnxruntime",
+            precision=precision,
+            detail=f"ONNX Runtime {ort.__version__}, CPU, {threads or 'all'} threads, {arithmetic}",
+            shape=(shape[0], shape[1], shape[2]),
+        )
+
+    def _infer(self, images: NDArray[np.uint8], focal: NDArray[np.float32]) -> Inference:
+        try:
+            values = self._session.run(self._outputs, {"images": images, "focal": focal})
+        except Exception as error:
+            raise DeviceError(f"ONNX Runtime failed ({_first_line(error)})") from error
+        named = dict(zip(self._outputs, values, strict=True))
+        return Inference(depth=named["depth"], confidence=named.get("confidence"))
+
+    def _close(self) -> None:
+        self._session = None
+
+
+def _first_line(error: Exception) -> str:
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
+    return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__

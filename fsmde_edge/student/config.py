@@ -1,0 +1,71 @@
+"""The student's shape, as data: everything needed to build the network again from a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from fsmde_edge.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentConfig:
+    """Sizes of one student.
+
+    Attributes:
+        name: `base`, `tiny` or the user's own.
+        width: channels of the stem; stages have 1, 2, 4 and 8 times as many (64 is ResNet-18).
+        decoder: channels of the decoder at 1/32, 1/16, 1/8 and 1/4 of the picture.
+        bins: K, number of depth bins.
+        depth_range: nearest and farthest bin edge in metres, for a camera of focal length `focal`.
+        focal: f0 in pixels of the network-size picture; depth = output × fx / f0.
+    """
+
+    name: str
+    width: int
+    decoder: tuple[int, int, int, int]
+    bins: int = 64
+    depth_range: tuple[float, float] = (0.5, 500.0)
+    focal: float = 320.0
+
+    def __post_init__(self) -> None:
+        near, far = self.depth_range
+        if min(self.width, self.bins, *self.decoder) < 1 or not 0 < near < far or self.focal <= 0:
+            raise InputError(f"a student cannot have these sizes: {asdict(self)}")
+
+    def to_json(self) -> str:
+        """Canonical JSON, as kept in a checkpoint's metadata."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, *, where: object) -> StudentConfig:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: not JSON, an unknown key, or an impossible size.
+        """
+        try:
+            values: Mapping[str, Any] = json.loads(text)
+            unknown = set(values) - {entry.name for entry in fields(cls)}
+            if unknown:
+                raise InputError(
+                    f"the checkpoint's description has unknown keys: {', '.join(sorted(unknown))}",
+                    where=where,
+                    hint="update fsmde-edge",
+                )
+            return cls(
+                **{
+                    **values,
+                    "decoder": tuple(int(v) for v in values["decoder"]),
+                    "depth_range": tuple(float(v) for v in values["depth_range"]),
+                }
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"the checkpoint's description cannot be read ({error})", where=where) from error
+
+
+BASE = StudentConfig(name="base", width=64, decoder=(256, 128, 96, 64))
+TINY = StudentConfig(name="tiny", width=24, decoder=(96, 64, 48, 32))
+STUDENTS: Mapping[str, StudentConfig] = {config.name: config for config in (BASE, TINY)}

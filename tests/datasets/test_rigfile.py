@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import yaml
+
+from fsmde_edge.datasets.rigfile import load_rig, save_rig
+from fsmde_edge.errors import InputError, OutputError
+from fsmde_edge.rig import BrownConrady, Camera, Fisheye, NoDistortion, Rig
+
+FORWARD = np.array([[0, 0, 1, 1.5], [-1, 0, 0, 0.1], [0, -1, 0, 1.6], [0, 0, 0, 1.0]])
+BACK = np.array([[0, 0, -1, -0.5], [1, 0, 0, 0], [0, -1, 0, 1.2], [0, 0, 0, 1.0]])
+K = np.array([[50.0, 0, 32.5], [0, 51.0, 20.25], [0, 0, 1]])
+
+
+def camera(name, pose, **extra):
+    return Camera(name=name, width=64, height=40, intrinsics=K, camera_to_vehicle=pose, **extra)
+
+
+@pytest.mark.parametrize(
+    "lens",
+    [NoDistortion(), BrownConrady(k1=-0.3, k2=0.1, p1=0.01, k6=0.002), Fisheye(k1=0.1, k4=-0.01)],
+)
+def test_a_saved_rig_loads_as_it_was(tmp_path, lens):
+    mask = np.ones((40, 64), bool)
+    mask[30:] = False
+    rig = Rig.of([camera("back", BACK, distortion=lens), camera("front", FORWARD, ego_mask=mask)])
+    save_rig(tmp_path / "rig.yaml", rig)
+    loaded = load_rig(tmp_path / "rig.yaml")
+    assert loaded.names == ("front", "back")
+    for ours, theirs in zip(rig.cameras, loaded.cameras, strict=True):
+        np.testing.assert_array_equal(ours.intrinsics, theirs.intrinsics)
+        np.testing.assert_array_equal(ours.camera_to_vehicle, theirs.camera_to_vehicle)
+        assert ours.distortion == theirs.distortion
+        assert (ours.width, ours.height) == (theirs.width, theirs.height)
+    np.testing.assert_array_equal(loaded["front"].ego_mask, mask)
+    assert loaded["back"].ego_mask is None
+
+
+@pytest.fixture
+def values(tmp_path):
+    save_rig(tmp_path / "rig.yaml", Rig.of([camera("front", FORWARD)]))
+    return yaml.safe_load((tmp_path / "rig.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda v: v.update(version=2), "has version 2, this program reads version 1"),
+        (lambda v: v.update(extra=1), "the rig has unknown keys: extra"),
+        (lambda v: v["cameras"][0].update(fxx=1), "camera front has unknown keys: fxx"),
+        (lambda v: v["cameras"][0].pop("fx"), "camera front misses the keys fx"),
+        (lambda v: v["cameras"][0].update(fx="wide"), "is not laid out as expected"),
+        (lambda v: v["cameras"][0].update(fx=-1), "focal length that is not positive"),
+        (lambda v: v["cameras"][0].update(camera_to_vehicle=[[1, 2]]), "finite 4x4 matrix"),
+        (lambda v: v["cameras"][0].update(distortion={"model": "ideal"}), "unknown distortion model 'ideal'"),
+        (lambda v: v["cameras"][0].update(distortion={"model": ["a"]}), "rig.yaml"),
+        (
+            lambda v: v["cameras"][0].update(distortion={"model": "fisheye", "coefficients": [0] * 5}),
+            "5 coefficients, fisheye has 4",
+        ),
+        (lambda v: v["cameras"][0].update(ego_mask="../mask.png"), "outside its folder"),
+        (lambda v: v["cameras"][0].update(ego_mask="mask.png"), "picture is missing"),
+        (lambda v: v["cameras"].append(v["cameras"][0]), "names a camera twice"),
+        (lambda v: v.update(cameras=[]), "a rig without cameras"),
+        (lambda v: v.update(cameras=["front"]), "is not a mapping"),
+    ],
+)
+def test_a_wrong_rig_file_is_one_clear_line(tmp_path, values, change, says):
+    change(values)
+    path = tmp_path / "rig.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError) as caught:
+        load_rig(path)
+    assert says in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "{", "a: !!python/object:os.system {}", "\x00"])
+def test_what_is_no_yaml_mapping_is_refused(tmp_path, text):
+    (tmp_path / "rig.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"rig\.yaml"):
+        load_rig(tmp_path / "rig.yaml")
+
+
+def test_a_rig_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        save_rig(tmp_path / "file/rig.yaml", Rig.of([camera("front", FORWARD)]))
