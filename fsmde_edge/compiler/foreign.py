@@ -222,14 +222,15 @@ def _with_batch(model: ModelProto, name: str, shape: tuple[int, ...], where: obj
         raise InputError(f"cannot take pictures of shape {list(shape[1:])}", where=where, hint=_HINT)
     if shape[0] == 1:
         return single
-    many = _resized(model, name, shape) or _resized(_free_batch(model), name, shape)
-    if many is None or not _same_one_by_one(single, many, name, shape):
-        raise InputError(
-            f"is made for one picture at a time and cannot be rewritten for {shape[0]}",
-            where=where,
-            hint=f"export it again with a batch of {shape[0]}",
-        )
-    return many
+    for candidate in (model, _free_batch(model)):
+        many = _resized(candidate, name, shape)
+        if many is not None and _same_one_by_one(single, many, name, shape):
+            return many
+    raise InputError(
+        f"is made for one picture at a time and cannot be rewritten for {shape[0]}",
+        where=where,
+        hint=f"export it again with a batch of {shape[0]}",
+    )
 
 
 def _resized(model: ModelProto, name: str, shape: tuple[int, ...]) -> ModelProto | None:
@@ -360,17 +361,18 @@ def _map_size(
     """
     kind = tensor_types(wrapped).get(f"net/{name}", TensorType(0, None))
     shape = kind.shape or ()
+    maps = shape
     if len(shape) == 4:  # one channel, first or last
-        shape = shape[:1] + (shape[2:] if shape[1] == 1 else shape[1:3] if shape[3] == 1 else ())
-    if kind.dtype != FLOAT or len(shape) != 3 or shape[0] != views:
+        maps = shape[:1] + (shape[2:] if shape[1] == 1 else shape[1:3] if shape[3] == 1 else ())
+    if kind.dtype != FLOAT or len(maps) != 3 or maps[0] != views:
         raise InputError(
-            f"its output {name} has shape {list(kind.shape or ()) or 'dynamic'}, expected one float32 map a picture",
+            f"its output {name} has shape {list(shape) or 'dynamic'}, expected one float32 map a picture",
             where=where,
             hint="name the depth output in the YAML (output.name)"
             if len(original.graph.output) > 1
             else _HINT,
         )
-    return shape[1], shape[2]
+    return maps[1], maps[2]
 
 
 def _pick(infos: Iterable[ValueInfoProto], name: str, what: str, where: object) -> ValueInfoProto:

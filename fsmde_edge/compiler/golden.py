@@ -36,7 +36,7 @@ def make_golden(
     Args:
         images, focal: network input of the set.
         depth: precision to exact depth.
-        frame: any raw picture, at least 194×122.
+        frame: any raw picture; one smaller than 194×122 is mirrored at its edges.
     """
     picture = _crop(frame.image)
     cameras = [_camera(name, lens) for name, lens in _LENSES.items()]
@@ -62,6 +62,8 @@ def check_preprocessing(golden: Golden) -> int:
 
 
 def _crop(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    missing = [max(0, wanted - size) for wanted, size in zip(CROP, image.shape[:2], strict=True)]
+    image = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
     top, left = (image.shape[0] - CROP[0]) // 2, (image.shape[1] - CROP[1]) // 2
     return np.ascontiguousarray(image[top : top + CROP[0], left : left + CROP[1]])
 

@@ -13,6 +13,8 @@ from torch.nn import functional
 
 MAX_ZOOM = 1.6
 VERTICAL_SHIFT = 0.06
+SKY = -1.0
+"""Marks sky in a map of true depth."""
 
 
 class Views(NamedTuple):
@@ -20,7 +22,7 @@ class Views(NamedTuple):
 
     Attributes:
         pictures: float [N, 3, H, W] in 0..255.
-        truth: float [N, H, W], sparse depth in metres, 0 = none.
+        truth: float [N, H, W], sparse depth in metres, 0 = none, `SKY` = sky.
         focal: float [N], fx in pixels.
     """
 

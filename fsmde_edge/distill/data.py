@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fsmde_edge.distill.augment import Views
+from fsmde_edge.distill.augment import SKY, Views
 from fsmde_edge.distill.recipe import StreetsRecipe
 from fsmde_edge.files import atomic_write
 from fsmde_edge.frames import Sample
@@ -24,7 +24,11 @@ from fsmde_edge.rig import Camera
 
 SETS_PER_SHARD = 16
 DEPTH_STEPS = 256
-"""Depth is stored as uint16 in 1/256 m (255.99 m at most, 0 = none)."""
+"""Depth is stored as uint16 in 1/256 m; 0 = no return, the largest value = sky."""
+
+SKY_STORED = 65535
+FARTHEST = 250.0
+"""Metres: what is farther than the LiDAR reaches counts as sky."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +58,7 @@ class ViewStore:
         depth = np.concatenate([self.depth[shard][row] for shard, row in where])
         return Views(
             torch.from_numpy(images).permute(0, 3, 1, 2).float(),
-            torch.from_numpy(depth.astype(np.float32) / DEPTH_STEPS),
+            torch.from_numpy(np.where(depth == SKY_STORED, SKY, depth / np.float32(DEPTH_STEPS))),
             torch.from_numpy(np.concatenate([self.focal[int(i)] for i in indices])),
         )
 
@@ -130,16 +134,18 @@ def _rendered(
     for index in indices:
         sample = streets[index]
         images = np.stack([frame.image for frame in sample.frame_set.frames])
-        depth = np.stack([_world_depth(sample, camera) for camera in sample.rig.cameras])
-        stored = np.clip(np.round(depth * DEPTH_STEPS), 0, 65535).astype(np.uint16)
+        dense = streets.dense_depth(index)
+        stored = np.stack([_stored(sample, camera, dense[camera.name]) for camera in sample.rig.cameras])
         focal = np.array([camera.intrinsics[0, 0] for camera in sample.rig.cameras], dtype=np.float32)
         yield images, stored, focal
 
 
-def _world_depth(sample: Sample, camera: Camera) -> NDArray[np.float32]:
-    """LiDAR depth without the returns that the own car hides from the camera."""
-    depth = sample.depth[camera.name]
-    return depth if camera.ego_mask is None else np.where(camera.ego_mask, depth, np.float32(0))
+def _stored(sample: Sample, camera: Camera, dense: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """LiDAR returns and sky; neither on the own car, which hides the world behind it."""
+    steps = np.clip(np.round(sample.depth[camera.name] * DEPTH_STEPS), 0, SKY_STORED - 1).astype(np.uint16)
+    sky = (dense == 0) | (dense > FARTHEST)
+    stored = np.where(sky, np.uint16(SKY_STORED), steps)
+    return stored if camera.ego_mask is None else np.where(camera.ego_mask, stored, np.uint16(0))
 
 
 def _key(recipe: StreetsRecipe, data_seed: int) -> str:

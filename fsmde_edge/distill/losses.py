@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+
+SKY_BEYOND = 100.0
+"""Metres: sky counts as right from here on."""
+
+
+def sky_hinge(depth: Tensor, sky: Tensor) -> Tensor:
+    """How much nearer than 100 m the sky is put: mean of max(0, ln 100 − ln depth) over it. Ours.
+
+    LiDAR says nothing about the sky; without this a network may put it anywhere, also right ahead.
+
+    Args:
+        depth: float [N, H, W], metres, positive.
+        sky: bool [N, H, W].
+    """
+    if not bool(sky.any()):
+        return depth.sum() * 0.0
+    return torch.relu(math.log(SKY_BEYOND) - torch.log(depth[sky])).mean()
 
 
 def silog(depth: Tensor, truth: Tensor, *, forgive: float) -> Tensor:
@@ -15,7 +35,7 @@ def silog(depth: Tensor, truth: Tensor, *, forgive: float) -> Tensor:
 
     Args:
         depth: float [N, H, W], metres, positive.
-        truth: float [N, H, W], metres, 0 = none.
+        truth: float [N, H, W], metres; 0 and below = none.
         forgive: λ.
     """
     valid = truth > 0

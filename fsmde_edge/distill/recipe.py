@@ -49,6 +49,7 @@ class TrainRecipe:
         steps: optimiser steps.
         learning_rate, warmup, weight_decay, clip: AdamW with linear warm-up (steps) and cosine decay.
         silog_lambda: share of the mean log error that the loss forgives (0 none, 1 scale-invariant).
+        sky_weight: of the loss that keeps the sky far.
         ema: decay of the averaged weights that are saved.
         seed: of weights, batches and augmentation; data has its own.
         data_seed: of the rendered scenes.
@@ -64,6 +65,7 @@ class TrainRecipe:
     weight_decay: float = 0.01
     clip: float = 1.0
     silog_lambda: float = 0.85
+    sky_weight: float = 0.1
     ema: float = 0.999
     seed: int = 0
     data_seed: int = 0

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fsmde_edge.distill.augment import Views, augment
+from fsmde_edge.distill.augment import SKY, Views, augment
 from fsmde_edge.distill.data import ViewStore, draw_batch
-from fsmde_edge.distill.losses import silog
+from fsmde_edge.distill.losses import silog, sky_hinge
 from fsmde_edge.distill.recipe import TrainRecipe
 from fsmde_edge.errors import InputError
 from fsmde_edge.files import atomic_write
@@ -134,7 +134,9 @@ def _loss(student: Student, views: Views, recipe: TrainRecipe) -> Tensor:
     pictures = views.pictures.contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         prediction = student(pictures, views.focal)
-    return silog(prediction.depth.float(), views.truth, forgive=recipe.silog_lambda)
+    depth = prediction.depth.float()
+    sky = sky_hinge(depth, views.truth == SKY)
+    return silog(depth, views.truth, forgive=recipe.silog_lambda) + recipe.sky_weight * sky
 
 
 @torch.no_grad()

@@ -18,7 +18,8 @@ def test_scale_reaches_the_range_with_127_steps_and_is_a_float16(limit: float):
     scale = scale_of(limit)
     assert float(np.float16(scale)) == scale
     assert 127 * scale >= limit
-    assert scale <= max(limit / 127 * 1.001, SMALLEST_SCALE * 1.07)
+    step = max(limit / 127, SMALLEST_SCALE)
+    assert scale - step <= max(step * 2.0**-10, 2.0**-24), "one float16 above at most"
 
 
 def test_scale_of_nothing_is_small_but_not_zero():

@@ -111,7 +111,7 @@ def depth_network(
     x = b.node("Concat", b.upsample(x, "up2"), s4, name="dec2.cat", axis=1)
     x = b.relu(b.conv(x, 3 * c, 2 * c, name="dec2"), "dec2.relu")
     probabilities = b.node(
-        "Softmax", b.conv(x, 2 * c, bins, 1, name="logits", gain=0.1), name="softmax", axis=1
+        "Softmax", b.conv(x, 2 * c, bins, 1, name="logits", gain=0.05), name="softmax", axis=1
     )
     centres = bin_centres(b, s16, 4 * c, bins)
     weighted = b.node("Mul", probabilities, centres, name="weigh")
@@ -139,7 +139,7 @@ def bin_centres(b: Builder, features: str, channels: int, bins: int) -> str:
     x = b.node("Gemm", x, weight, b.const(np.zeros(bins)), name="head", transB=1)
     widths = b.node("Softmax", x, name="widths", axis=1)
     edges = b.node("CumSum", widths, b.const(1, dtype=np.int64), name="edges")
-    inverse = b.node("Add", b.node("Mul", edges, b.const(0.5), name="span"), b.const(0.01), name="shift")
+    inverse = b.node("Add", b.node("Mul", edges, b.const(0.5), name="span"), b.const(0.05), name="shift")
     metres = b.node("Reciprocal", inverse, name="centres")
     return b.node("Reshape", metres, b.const([0, bins, 1, 1], dtype=np.int64), name="centres.map")
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsmde_edge.datasets.synthetic.solids import Colour
-from fsmde_edge.datasets.synthetic.textures import LAYERS, Values, sample
+from fsmde_edge.datasets.synthetic.textures import Values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,15 +107,19 @@ def random_light(generator: np.random.Generator) -> Light:
     )
 
 
-def sky_radiance(light: Light, direction: Values, stack: tuple[Values, ...]) -> Values:
-    """The sky's radiance, float32 [P, 3], in unit directions [P, 3]."""
+def sky_radiance(light: Light, direction: Values, clouds: Values) -> Values:
+    """The sky's radiance, float32 [P, 3], in unit directions [P, 3]; `clouds` by `cloud_cover`."""
     up = np.maximum(direction[:, 2], 0)
     high = np.sqrt(up)[:, None]
     colour = np.array(light.horizon, np.float32) * (1 - high) + np.array(light.zenith, np.float32) * high
     reach = 1 / (up + np.float32(0.12))
-    layer = np.full(len(up), LAYERS - 1, np.intp)
-    u, v = direction[:, 0] * reach * np.float32(0.09), direction[:, 1] * reach * np.float32(0.09)
-    cover = sample(stack, layer, u, v, np.float32(0.004) * reach)
+    size = len(clouds)
+    row, column = (
+        (direction[:, i] * reach * np.float32(0.09 * size)).astype(np.int32) & (size - 1) for i in (0, 1)
+    )
+    cover = clouds[row, column] * np.minimum(
+        np.float32(1), 3 / reach
+    )  # fades where a pixel covers much of it
     cloud = np.clip((cover + np.float32(3.2 * light.clouds - 1.6)) * np.float32(0.7), 0, 1)[:, None]
     white = np.array(light.horizon, np.float32) * (
         np.float32(1.0) + 0.12 * np.clip(cover, -1.5, 1.5)[:, None]

@@ -13,7 +13,7 @@ from fsmde_edge.datasets.synthetic.materials import Indices, PaintTable, Surface
 from fsmde_edge.datasets.synthetic.raycast import SKY, Hits, RayGrid
 from fsmde_edge.datasets.synthetic.scene import Scene
 from fsmde_edge.datasets.synthetic.solids import Material, SolidTable
-from fsmde_edge.datasets.synthetic.textures import Values, texture_stack
+from fsmde_edge.datasets.synthetic.textures import Values, cloud_cover, texture_stack
 
 Floats = NDArray[np.float64]
 
@@ -135,16 +135,16 @@ def _paint_rays(
 ) -> Values:
     """Radiance along rays [P, 3]; `met`: solid, face, inverse depth and angular step of each."""
     solid, face, inverse, step = met
-    stack = texture_stack(scene.texture_seed)
+    stack, clouds = texture_stack(scene.texture_seed), cloud_cover(scene.texture_seed)
     length = np.sqrt(np.einsum("ij,ij->i", rays, rays))
     seen = solid != SKY
     sky = ~seen
     radiance = np.empty_like(rays)
-    radiance[sky] = sky_radiance(scene.light, rays[sky] / length[sky, None], stack)
+    radiance[sky] = sky_radiance(scene.light, rays[sky] / length[sky, None], clouds)
     z = 1 / inverse[seen]
     surface = _surface(table, solid[seen], face[seen], rays[seen], length[seen], z, step[seen], pose)
     lit = albedo(scene.street, paints, table, surface, stack) * _light_on(scene, paints, shadows, surface)
-    lit += _mirror(scene.light, paints, surface, stack)
+    lit += _mirror(scene.light, paints, surface, clouds)
     clear = np.exp(-np.float32(scene.light.haze) * z * length[seen])[:, None]
     air = np.array(scene.light.horizon, np.float32) * np.float32(0.75)
     radiance[seen] = lit * clear + air * (1 - clear)
@@ -202,7 +202,7 @@ def _light_on(scene: Scene, paints: PaintTable, shadows: ShadowMap, surface: Sur
     )
 
 
-def _mirror(light: Light, paints: PaintTable, surface: Surface, stack: tuple[Values, ...]) -> Values:
+def _mirror(light: Light, paints: PaintTable, surface: Surface, clouds: Values) -> Values:
     """Sky mirrored by glossy surfaces, float32 [P, 3]."""
     result = np.zeros_like(surface.point)
     gloss = paints.gloss[surface.solid]
@@ -214,7 +214,7 @@ def _mirror(light: Light, paints: PaintTable, surface: Surface, stack: tuple[Val
     ray = ray / np.linalg.norm(ray, axis=1, keepdims=True)
     bounce = ray - 2 * np.einsum("ij,ij->i", n, ray)[:, None] * n
     fresnel = 0.05 + 0.95 * (1 - np.clip(surface.facing[which], 0, 1)) ** 4
-    sky = sky_radiance(light, bounce, stack)
+    sky = sky_radiance(light, bounce, clouds)
     horizon = np.clip(bounce[:, 2] * 6 - 0.6, 0.12, 1)  # what stands around hides the low sky
     share = gloss[which] * (np.float32(0.25) + fresnel) * horizon
     result[which] = np.minimum(share, 1)[:, None] * np.minimum(sky, 4)
