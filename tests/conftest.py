@@ -9,6 +9,15 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+SMALL_RECIPE = """\
+version: 1
+size: [96, 160]
+data:
+  - {split: train, count: 2, seed: 5}
+gate:
+  - {split: dev, count: 2, seed: 5}
+"""
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -17,3 +26,43 @@ def shared_data() -> Path:
     if not root.is_dir():
         pytest.skip(f"real recordings are not on this machine (looked for {root}; set FSMDE_SHARED)")
     return root
+
+
+@pytest.fixture(scope="session")
+def small_recipe(tmp_path_factory) -> Path:
+    """A calibration recipe of twelve synthetic views for calibration and twelve for the gate, at 96×160."""
+    path = tmp_path_factory.mktemp("recipe") / "small.yaml"
+    path.write_text(SMALL_RECIPE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory) -> Path:
+    """A seeded student that nobody trained."""
+    import torch
+
+    from fsmde_edge.student.checkpoint import save_checkpoint
+    from fsmde_edge.student.config import StudentConfig
+    from fsmde_edge.student.network import Student
+
+    path = tmp_path_factory.mktemp("student") / "small.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        student = Student(StudentConfig(name="small", width=8, decoder=(16, 16, 16, 16), bins=16))
+    save_checkpoint(path, student, made={"seed": 0})
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory, small_recipe, small_checkpoint) -> Path:
+    """A six-view INT8 bundle whose gate passed, built once; copy it before changing it."""
+    from fsmde_edge.compiler.build import BuildOptions, build
+
+    out = tmp_path_factory.mktemp("built") / "bundle"
+    options = BuildOptions(
+        precision="int8", out=out, checkpoint=small_checkpoint, recipe=str(small_recipe), threads=1
+    )
+    outcome = build(options, lambda _: None)
+    assert outcome.gate is not None
+    assert outcome.gate.passed, outcome.gate.reasons
+    return out

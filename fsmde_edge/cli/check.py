@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--runs", type=natural, default=30, metavar="N", help="timed inferences (0: none)")
     parser.add_argument("--report", type=Path, metavar="HTML", help="write a self-contained page")
+    parser.add_argument(
+        "--table", type=Path, metavar="JSON", help="write every table as rows, with the bundle's hash"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     parser.add_argument("--allow-few", action="store_true", help="exit 0 with a gate without a verdict")
     add_threads(parser)
@@ -50,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from fsmde_edge.datasets.selection import samples_of
     from fsmde_edge.errors import GateFailed
     from fsmde_edge.evaluation.check import CheckOptions, check
-    from fsmde_edge.evaluation.check_report import tables, write_page
+    from fsmde_edge.evaluation.check_report import as_record, tables, write_page
+    from fsmde_edge.files import atomic_write
     from fsmde_edge.progress import progress
 
     bundle = open_bundle(args.bundle)
@@ -67,6 +71,9 @@ def run(args: argparse.Namespace) -> int:
     result = check(bundle, samples, options)
     if args.report is not None:
         write_page(args.report, bundle, result, data=dataset.name)
+    if args.table is not None:
+        record = as_record(bundle, result, data=dataset.name)
+        atomic_write(args.table, json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")
     if args.json:
         print(json.dumps(result.as_json()))
     else:

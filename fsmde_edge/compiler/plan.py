@@ -188,7 +188,7 @@ def place(model: ModelProto, *, keep_float: Iterable[str] = (), force_int8: Iter
         force_int8: patterns of computing nodes that the rules would leave in float; wins over `keep_float`.
 
     Errors:
-        InputError: the model is quantised already, or a pattern matches no node.
+        InputError: the model is quantised already, a pattern matches no node, or nothing is left to quantise.
     """
     if has_quantisation(model):
         raise InputError("is quantised already", hint="give the FP32 network")
@@ -268,6 +268,12 @@ class _Placer:
     def run(self) -> Placement:
         floats = {node.name: self._why_float(node) for node in computing_nodes(self.model)}
         chosen = [node for node in computing_nodes(self.model) if not floats[node.name]]
+        if not chosen:
+            reasons = ", ".join(sorted(set(floats.values()))) or "no convolutions"
+            raise InputError(
+                f"nothing of the network can be INT8 ({reasons})",
+                hint="keep less in float, or build with --precision fp16",
+            )
         for node in chosen:
             self._want(node.input[0], f"read by {node.name}")
         order = [name for node in self.model.graph.node for name in node.output if name in self.reasons]

@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-
 SKY_BEYOND = 100.0
 """Metres: sky counts as right from here on."""
 

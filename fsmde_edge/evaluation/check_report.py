@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from fsmde_edge.bundle import Bundle
+from fsmde_edge.evaluation.bench import processor
 from fsmde_edge.evaluation.check import CheckResult
 from fsmde_edge.evaluation.gate_report import gate_split, gate_table
 from fsmde_edge.evaluation.metrics import NAMES, DepthMetrics
@@ -85,6 +88,18 @@ def rivals_table(result: CheckResult) -> Table:
     ]
     header = ("", "Abs Rel", "over the median's")
     return Table(title="Median-scaled, mean over images, 0.1-80 m", header=header, rows=rows)
+
+
+def as_record(bundle: Bundle, result: CheckResult, *, data: str) -> dict[str, Any]:
+    """Every table as plain rows, with what they were measured on: docs are rendered from this."""
+    return {
+        "bundle": bundle.hash,
+        "data": data,
+        "machine": processor(),
+        "sessions": dict(result.sessions),
+        "verdict": None if result.gate is None else result.gate.verdict,
+        "tables": [asdict(table) for table in tables(bundle, result)],
+    }
 
 
 def write_page(path: Path, bundle: Bundle, result: CheckResult, *, data: str) -> None:

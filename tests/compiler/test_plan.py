@@ -158,6 +158,8 @@ def test_patterns_overrule_the_placement(model):
     assert "dec2" in back.nodes
     with pytest.raises(InputError, match="'nothing\\*' matches no node"):
         place(model, keep_float=["nothing*"])
+    with pytest.raises(InputError, match=r"nothing of the network can be INT8 \(kept in float on request"):
+        place(model, keep_float=["*"])
 
 
 def test_forcing_a_depthwise_convolution():
