@@ -36,9 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--runs", type=natural, default=30, metavar="N", help="timed inferences (0: none)")
     parser.add_argument("--report", type=Path, metavar="HTML", help="write a self-contained page")
-    parser.add_argument(
-        "--table", type=Path, metavar="JSON", help="write every table as rows, with the bundle's hash"
-    )
+    parser.add_argument("--table", type=Path, metavar="JSON", help="write every table as rows")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     parser.add_argument("--allow-few", action="store_true", help="exit 0 with a gate without a verdict")
     add_threads(parser)

@@ -82,10 +82,11 @@ def open_store(recipe: StreetsRecipe, *, data_seed: int, cache: Path, workers: i
     """
     folder = cache / _key(recipe, data_seed)
     sets = recipe.scenes * recipe.samples_per_scene
-    shards = [folder / f"{start:06d}" for start in range(0, sets, SETS_PER_SHARD)]
+    starts = range(0, sets, SETS_PER_SHARD)
+    shards = [folder / f"{start:06d}-{min(SETS_PER_SHARD, sets - start):02d}" for start in starts]
     missing = [shard for shard in shards if not shard.with_suffix(".focal.npy").is_file()]
     if missing:
-        jobs = [(recipe, data_seed, shard, sets) for shard in missing]
+        jobs = [(recipe, data_seed, shard) for shard in missing]
         with ProcessPoolExecutor(workers) as pool:
             for _ in progress(pool.map(_render_shard, jobs), total=len(jobs), what="rendering scenes"):
                 pass
@@ -104,10 +105,10 @@ def default_cache() -> Path:
     return Path(home) / "fsmde-edge" / "training"
 
 
-def _render_shard(job: tuple[StreetsRecipe, int, Path, int]) -> None:
-    recipe, data_seed, shard, sets = job
-    start = int(shard.name)
-    rendered = list(_rendered(recipe, data_seed, range(start, min(start + SETS_PER_SHARD, sets))))
+def _render_shard(job: tuple[StreetsRecipe, int, Path]) -> None:
+    recipe, data_seed, shard = job
+    start, count = map(int, shard.name.split("-"))
+    rendered = list(_rendered(recipe, data_seed, range(start, start + count)))
     images, depth, focal = (np.stack(part) for part in zip(*rendered, strict=True))
     shard.parent.mkdir(parents=True, exist_ok=True)
     # The focal file comes last: where it is, the shard is whole.
@@ -152,7 +153,8 @@ def _key(recipe: StreetsRecipe, data_seed: int) -> str:
     from fsmde_edge.datasets.synthetic import RENDERER_VERSION
 
     what = {**asdict(recipe), "data_seed": data_seed, "renderer": RENDERER_VERSION}
-    for irrelevant in ("share", "sets_per_batch"):
+    # More scenes only add to fewer: what is rendered already serves.
+    for irrelevant in ("scenes", "share", "sets_per_batch"):
         del what[irrelevant]
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     return f"streets-{recipe.size[0]}x{recipe.size[1]}-{digest}"
