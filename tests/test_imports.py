@@ -220,7 +220,7 @@ def test_help_takes_a_small_multiple_of_starting_python():
         ["bench", "{bundle}", "--runs", "1", "--warmup", "1"],
         ["inspect", "{bundle}", "--plan"],
     ],
-    ids=lambda arguments: " ".join(arguments),
+    ids=" ".join,
 )
 def test_the_device_path_needs_no_torch(small_bundle, tmp_path, arguments):
     script = f"""

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from fsmde_edge.evaluation.report import Table
+
 DEMO = Path("build/demo")
 PROGRAM = str(Path(sys.executable).with_name("fsmde-edge"))
 
@@ -28,16 +30,11 @@ def main() -> int:
         code = subprocess.run((PROGRAM, *step), check=False).returncode
         if code:
             return code
-    print(f"\n{_as_text(json.loads(table.read_text(encoding='utf-8'))['tables'][0])}")
+    summary = json.loads(table.read_text(encoding="utf-8"))["tables"][0]
+    print(f"\n{Table(**summary).as_text()}")
     print(f"\nleft in {DEMO}: bundle/ table.json mosaic.png report.html depth/")
     print(f"demo: {time.monotonic() - start:.0f} s after install")
     return 0
-
-
-def _as_text(table: dict[str, object]) -> str:
-    from fsmde_edge.evaluation.report import Table
-
-    return Table(**table).as_text()  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

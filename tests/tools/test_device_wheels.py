@@ -1,4 +1,4 @@
-"""The proof that the device install is wheels alone: its arithmetic, and that its record is of today's pyproject."""
+"""The proof that the device install is wheels alone: its arithmetic, and that its record is up to date."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 pytest.importorskip("tomllib", reason="the tool reads TOML: Python 3.11 or later")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.device_wheels import (  # noqa: E402
+from tools.device_wheels import (
     CASES,
     JETPACK_6,
     JETPACK_7,

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+from conftest import REPOSITORY
+
+from fsmde_edge.compiler.recipe import load_recipe, load_target
+from fsmde_edge.distill.recipe import load_train_recipe
+from fsmde_edge.errors import InputError
+from fsmde_edge.recipes import find_shipped, from_mapping, read_yaml, shipped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inner:
+    size: tuple[int, int] = (1, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outer:
+    name: str
+    rate: float = 1.0
+    count: int = 1
+    on: bool = False
+    kind: Literal["a", "b"] = "a"
+    maybe: int | None = None
+    inner: Inner = field(default_factory=Inner)
+    many: tuple[Inner, ...] = ()
+    words: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise InputError("a count below 0", hint="count from 0")
+
+
+def test_nested_values_are_read():
+    values = {
+        "name": "x",
+        "rate": 2,
+        "maybe": None,
+        "inner": {"size": [3, 4]},
+        "many": [{"size": [5, 6]}, {}],
+        "words": {"k": 1},
+    }
+    made = from_mapping(Outer, values, where="f.yaml")
+    assert made == Outer(
+        name="x",
+        rate=2.0,
+        inner=Inner(size=(3, 4)),
+        many=(Inner(size=(5, 6)), Inner()),
+        words={"k": 1},
+    )
+    assert isinstance(made.rate, float)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nmae": 1}, "unknown key 'nmae'; known: name, rate"),
+        ({"inner": {"sise": 1}}, "unknown key 'inner.sise'"),
+        ({"inner": [1]}, "inner must hold"),
+        ({"inner": {"size": [1]}}, "'inner.size' must have 2 values"),
+        ({"inner": {"size": [1, "2"]}}, r"'inner.size\[1\]' must be of type int"),
+        ({"many": [{"size": [1, True]}]}, r"'many\[0\].size\[1\]' must be of type int"),
+        ({"many": {"size": [1, 2]}}, "'many' must be of type"),
+        ({"rate": "fast"}, "'rate' must be of type float"),
+        ({"rate": True}, "'rate' must be of type float"),
+        ({"count": 1.5}, "'count' must be of type int"),
+        ({"on": 1}, "'on' must be of type bool"),
+        ({"kind": "c"}, "'kind' must be one of a, b"),
+        ({"maybe": "x"}, "'maybe' must be of type int"),
+        ({"name": None}, "'name' must be of type str"),
+        ({"words": {"k": "v"}}, "'words.k' must be of type int"),
+        ({"count": -1}, "a count below 0; count from 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_key_and_file(change, message):
+    with pytest.raises(InputError, match=message) as caught:
+        from_mapping(Outer, {"name": "x", **change}, where="f.yaml")
+    assert str(caught.value).startswith("f.yaml: ")
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(InputError, match="the key 'name' is missing"):
+        from_mapping(Outer, {}, where="f.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[1, 2]", "at the top"),
+        (b"", "at the top"),
+        (b"a: [1", "not valid YAML"),
+        (b"\xff\xfe\x00", "not valid YAML"),
+        (b"a: !!python/object/apply:os.system ['touch x']", "not valid YAML"),
+    ],
+)
+def test_a_broken_file_is_one_line(tmp_path, content, message):
+    path = tmp_path / "f.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_yaml(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_yaml(tmp_path / "absent.yaml")
+    with pytest.raises(InputError, match="shipped names: .*synthetic"):
+        find_shipped("absent", "calib")
+    with pytest.raises(InputError, match="no such file"):
+        find_shipped("../pyproject.toml", "calib")
+
+
+def test_shipped_files_are_found_by_name_and_by_path():
+    assert find_shipped("synthetic", "calib") == find_shipped("calib/synthetic.yaml", "calib")
+    assert find_shipped(str(shipped("engines") / "cpu.yaml"), "engines") == find_shipped("cpu", "engines")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "calib").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_calibration_recipe_loads(path):
+    recipe, named = load_recipe(path.stem)
+    assert recipe.version == 1
+    assert named.name == path.stem
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "engines").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_target_loads(path):
+    target, _ = load_target(path.stem)
+    assert target.description
+    assert target.backend == "onnxruntime" or (target.compute_capability and target.sources)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "fsmde_edge/distill/recipes").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_shipped_training_recipe_loads(path):
+    from fsmde_edge.student.config import STUDENTS
+
+    assert load_train_recipe(path).student in STUDENTS
