@@ -97,9 +97,9 @@ def summary(args: argparse.Namespace, ours: list[Any], peer: list[Any]) -> dict[
 def run_ours(args: argparse.Namespace) -> dict[str, Any]:
     """Our chain: place, calibrate, plan, lower, save."""
     from fsmde_edge.compiler.calibrate import CalibrationBatch, calibrate
-    from fsmde_edge.compiler.graph import load_model, save_model
     from fsmde_edge.compiler.lowering.tensorrt import lower
     from fsmde_edge.compiler.plan import make_plan, place
+    from fsmde_edge.graph.model import load_model, save_model
 
     start = time.perf_counter()
     model = load_model(args.model)
@@ -156,8 +156,8 @@ CHILDREN = {"ours": run_ours, "peer": run_peer}
 
 def placed_nodes(path: Path) -> tuple[list[str], set[str]]:
     """Names and types of the nodes that read INT8 in our placement."""
-    from fsmde_edge.compiler.graph import load_model
     from fsmde_edge.compiler.plan import place
+    from fsmde_edge.graph.model import load_model
 
     model = load_model(path)
     placement = place(model)
@@ -202,7 +202,7 @@ def as_npy(args: argparse.Namespace, folder: Path) -> Path:
         return Path(args.frames)
     import cv2
 
-    from fsmde_edge.compiler.graph import interface, load_model
+    from fsmde_edge.graph.model import interface, load_model
     from fsmde_edge.preprocess import resize
 
     face = interface(load_model(args.model))

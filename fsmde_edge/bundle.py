@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from fsmde_edge.errors import BundleError, InputError
 from fsmde_edge.files import atomic_folder, atomic_write
+from fsmde_edge.recipes import from_mapping
 from fsmde_edge.rig import VirtualPinhole
 
 SCHEMA = 1
@@ -71,6 +72,10 @@ class Manifest:
     gate: Mapping[str, Any] = field(default_factory=dict)
     tools: Mapping[str, Any] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len({(view.height, view.width) for view in self.views}) != 1:
+            raise InputError("a bundle needs views, all of one size")
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -206,7 +211,9 @@ def open_bundle(root: Path) -> Bundle:
     stated = values.pop("self_sha256", None)
     if stated != hashlib.sha256(canonical_json(values)).hexdigest():
         raise _damaged(root / MANIFEST)
-    files: dict[str, str] = values.pop("files")
+    files = values.pop("files", None)
+    if not isinstance(files, dict):
+        raise _damaged(root / MANIFEST)
     for name, digest in files.items():
         path = root / name
         if not path.resolve().is_relative_to(root.resolve()) or not path.is_file():
@@ -214,7 +221,13 @@ def open_bundle(root: Path) -> Bundle:
         if sha256_of(path) != digest:
             raise _damaged(path)
     del values["schema"]
-    return Bundle(root=root, manifest=_manifest(values, root), hash=str(stated), files=files)
+    try:
+        manifest = from_mapping(Manifest, values, where=root / MANIFEST)
+    except InputError as error:
+        raise _damaged(root / MANIFEST) from error
+    if not {name for name in manifest.models.values() if name is not None} <= set(files):
+        raise _damaged(root / MANIFEST)
+    return Bundle(root=root, manifest=manifest, hash=str(stated), files=files)
 
 
 def canonical_json(values: Any) -> bytes:
@@ -244,6 +257,8 @@ def _read_manifest(root: Path) -> dict[str, Any]:
         schema = int(values["schema"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path) from error
+    if schema < 1:
+        raise _damaged(path)
     if schema > SCHEMA:
         raise BundleError(
             f"was built by a newer fsmde-edge (manifest schema {schema}, this one reads {SCHEMA})",
@@ -251,16 +266,6 @@ def _read_manifest(root: Path) -> dict[str, Any]:
             hint="update with: pip install -U fsmde-edge",
         )
     return dict(values)
-
-
-def _manifest(values: Mapping[str, Any], root: Path) -> Manifest:
-    known = {entry.name for entry in fields(Manifest)}
-    try:
-        views = tuple(VirtualPinhole.from_dict(view) for view in values["views"])
-        rest = {key: values[key] for key in known - {"views", "notices"}}
-        return Manifest(**rest, views=views, notices=tuple(values["notices"]))
-    except (KeyError, TypeError, ValueError, InputError) as error:
-        raise _damaged(root / MANIFEST) from error
 
 
 def _damaged(path: Path) -> BundleError:

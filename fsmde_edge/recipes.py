@@ -56,7 +56,7 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=path) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"is not valid YAML ({error})", where=path) from error
     if not isinstance(values, dict):
         raise InputError("must hold 'key: value' lines at the top", where=path)
@@ -67,7 +67,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: object, ins
     """Build a (nested) dataclass from plain values.
 
     Args:
-        kind: a dataclass of str, int, float, bool, tuples, optionals, mappings and other such dataclasses.
+        kind: a dataclass of str, int, float, bool, Any, tuples, optionals, mappings and other such dataclasses.
         values: from YAML or JSON.
         where: the file, for messages.
         inside: the key under which these values stand, for messages.
@@ -93,6 +93,8 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: object, ins
 
 
 def _convert(kind: Any, value: Any, where: object, key: str) -> Any:
+    if kind is Any:
+        return value
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in parts:

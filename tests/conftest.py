@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,3 +69,16 @@ def small_bundle(tmp_path_factory, small_recipe, small_checkpoint) -> Path:
     assert outcome.gate is not None
     assert outcome.gate.passed, outcome.gate.reasons
     return out
+
+
+@pytest.fixture
+def tiny_disk(tmp_path) -> Iterator[Path]:
+    """A disk of 256 kB: a tmpfs of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    command = [str(mount), "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk needs the right to mount one (run as root)")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

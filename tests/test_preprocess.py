@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -131,7 +132,6 @@ def photograph(made: Camera) -> np.ndarray:
 def test_rectification_gives_the_picture_of_an_ideal_camera(lens, size):
     real = camera(lens)
     pinhole = VirtualPinhole.of(real, *size)
-    ideal = camera(width=size[0], height=size[1]).scaled(*size)
     ideal = Camera(
         name="ideal",
         width=size[0],
@@ -160,8 +160,6 @@ def test_rectification_is_black_where_the_camera_sees_nothing():
 def test_turning_into_a_shifted_pinhole_shifts_the_picture():
     real = camera()
     own = VirtualPinhole.of(real, 240, 160)
-    from dataclasses import replace
-
     image = noise(160, 240)
     made = preprocess(image, real, replace(own, cx=own.cx + 7))
     np.testing.assert_array_equal(made[:, 7:], image[:, :-7])

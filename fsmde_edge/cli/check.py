@@ -113,5 +113,8 @@ def _print(result: CheckResult, found: list[Table]) -> None:
         print(f"{table.title}\n{table.as_text()}\n")
     for model, session in result.sessions.items():
         print(f"{model} ran on {session}")
+    if result.fused is not None:
+        print(f"int8 as it ran is within {result.fused:.3%} of its exact Q/DQ arithmetic (mean)")
+    print(f"preprocessing is within {result.preprocessing} grey levels of the bundle's golden vectors")
     if result.gate is not None:
         print(f"gate: {result.gate.verdict}")

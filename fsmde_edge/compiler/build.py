@@ -17,8 +17,6 @@ import fsmde_edge
 from fsmde_edge.bundle import ASKED, PRECISIONS, REPORTS, Manifest, new_bundle, seal
 from fsmde_edge.compiler.calibrate import Ranges, calibrate
 from fsmde_edge.compiler.frames import Survey, batches
-from fsmde_edge.compiler.golden import make_golden
-from fsmde_edge.compiler.graph import model_bytes
 from fsmde_edge.compiler.half import to_half
 from fsmde_edge.compiler.lowering import tensorrt
 from fsmde_edge.compiler.plan import Plan, make_plan, place
@@ -31,6 +29,8 @@ from fsmde_edge.evaluation.gallery import Gallery
 from fsmde_edge.evaluation.gate import Gate, GateResult
 from fsmde_edge.evaluation.gate_report import write_gate_report
 from fsmde_edge.frames import Sample
+from fsmde_edge.golden import make_golden
+from fsmde_edge.graph.model import model_bytes
 from fsmde_edge.inference.onnxruntime import OnnxRuntimeSession
 from fsmde_edge.preprocess import own_pinholes, preprocess_set
 from fsmde_edge.progress import progress

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fsmde_edge.compiler.graph import (
+from fsmde_edge.compiler.histogram import BINS, Histogram
+from fsmde_edge.errors import InputError
+from fsmde_edge.files import atomic_write
+from fsmde_edge.graph.model import (
     attribute,
     copy_model,
     drop_unused,
@@ -25,9 +28,6 @@ from fsmde_edge.compiler.graph import (
     model_bytes,
     tensor_types,
 )
-from fsmde_edge.compiler.histogram import BINS, Histogram
-from fsmde_edge.errors import InputError
-from fsmde_edge.files import atomic_write
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -30,7 +30,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from fsmde_edge.compiler.graph import (
+from fsmde_edge.compiler.simplify import run_model, waves
+from fsmde_edge.errors import InputError
+from fsmde_edge.graph.model import (
     FLOAT,
     UINT8,
     Interface,
@@ -46,8 +48,6 @@ from fsmde_edge.compiler.graph import (
     tensor_types,
     tidy,
 )
-from fsmde_edge.compiler.simplify import run_model, waves
-from fsmde_edge.errors import InputError
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fsmde_edge.compiler.graph import (
+from fsmde_edge.errors import InputError
+from fsmde_edge.graph.model import (
     FLOAT,
     FLOAT16,
     add_constant,
@@ -25,8 +26,7 @@ from fsmde_edge.compiler.graph import (
     tensor_types,
     tidy,
 )
-from fsmde_edge.compiler.structure import is_delicate, pooled_tensors, tail_nodes
-from fsmde_edge.errors import InputError
+from fsmde_edge.graph.structure import is_delicate, pooled_tensors, tail_nodes
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

@@ -26,7 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fsmde_edge.compiler.graph import (
+from fsmde_edge.compiler.quantiser import LEVELS, channel_scales, scale_of
+from fsmde_edge.errors import InputError
+from fsmde_edge.files import atomic_write
+from fsmde_edge.graph.model import (
     FLOAT,
     UINT8,
     TensorType,
@@ -38,8 +41,7 @@ from fsmde_edge.compiler.graph import (
     producers,
     tensor_types,
 )
-from fsmde_edge.compiler.quantiser import LEVELS, channel_scales, scale_of
-from fsmde_edge.compiler.structure import (
+from fsmde_edge.graph.structure import (
     ACTIVATIONS,
     NEVER_INT8,
     commutes,
@@ -50,8 +52,6 @@ from fsmde_edge.compiler.structure import (
     moved_inputs,
     pooled_tensors,
 )
-from fsmde_edge.errors import InputError
-from fsmde_edge.files import atomic_write
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fsmde_edge.compiler.graph import (
+from fsmde_edge.errors import InputError, MissingExtra
+from fsmde_edge.graph.model import (
     UINT8,
     attribute,
     constant,
@@ -28,8 +29,7 @@ from fsmde_edge.compiler.graph import (
     tensor_types,
     tidy,
 )
-from fsmde_edge.compiler.naming import name_tensors
-from fsmde_edge.errors import InputError, MissingExtra
+from fsmde_edge.graph.naming import name_tensors
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

@@ -88,8 +88,8 @@ def _student(path: Path, views: int, size: tuple[int, int]) -> Network:
         from fsmde_edge.student.checkpoint import load_checkpoint
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", extra="compile", why="exporting a checkpoint") from error
-    from fsmde_edge.compiler.graph import tidy
     from fsmde_edge.compiler.simplify import simplify
+    from fsmde_edge.graph.model import tidy
 
     student, made = load_checkpoint(path)
     model = simplify(tidy(export_student(student, views=views, height=size[0], width=size[1])))

@@ -25,6 +25,7 @@ from fsmde_edge.evaluation.protocols import (
     summarise,
 )
 from fsmde_edge.frames import Sample
+from fsmde_edge.golden import check_preprocessing
 from fsmde_edge.inference.backends import open_session
 from fsmde_edge.inference.session import Session
 from fsmde_edge.recipes import from_mapping
@@ -63,6 +64,8 @@ class CheckResult:
         rivals: Abs Rel over images, median-scaled, of the models and of the baselines.
         latency: model to latency of one frame set, as it runs (fused kernels).
         fused: mean |fused − exact| / exact of INT8 as it runs; None without INT8.
+        preprocessing: largest difference, in grey levels, of this machine's preprocessing from the bundle's
+            golden vectors.
         sessions: model to what ran it, in words.
         sets: frame sets measured.
         gallery: pictures of the worst tiles.
@@ -74,6 +77,7 @@ class CheckResult:
     rivals: Mapping[str, float]
     latency: Mapping[str, Latency]
     fused: float | None
+    preprocessing: int
     sessions: Mapping[str, str]
     sets: int
     gallery: Gallery
@@ -210,6 +214,7 @@ class _Board:
             rivals=self.rivals.result(),
             latency=self._latency(fused),
             fused=float(np.mean(self.fused)) if self.fused else None,
+            preprocessing=check_preprocessing(self.bundle.golden()),
             sessions={name: session.detail for name, session in fused.items()},
             sets=self.sets,
             gallery=self.gallery,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from toy_depth import depth_network
 
-from fsmde_edge.compiler.graph import save_model
+from fsmde_edge.graph.model import save_model
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "bench_calibration.py"
 

@@ -8,11 +8,11 @@ from onnx import TensorProto
 from toy_depth import Builder, depth_network, focals, normalised, pictures
 
 from fsmde_edge.compiler.calibrate import CalibrationBatch, Ranges, calibrate, single_view
-from fsmde_edge.compiler.graph import copy_model, tidy
 from fsmde_edge.compiler.histogram import Histogram
 from fsmde_edge.compiler.plan import place
 from fsmde_edge.compiler.simplify import run_model
 from fsmde_edge.errors import InputError
+from fsmde_edge.graph.model import copy_model, tidy
 
 
 @pytest.fixture(scope="module")

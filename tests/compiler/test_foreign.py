@@ -8,10 +8,10 @@ from onnx import TensorProto
 from toy_depth import Builder, depth_network, focals, pictures
 
 from fsmde_edge.compiler.foreign import ForeignConfig, load_foreign, wrap
-from fsmde_edge.compiler.graph import Interface, save_model, tidy
 from fsmde_edge.compiler.plan import place
 from fsmde_edge.compiler.simplify import run_model
 from fsmde_edge.errors import InputError
+from fsmde_edge.graph.model import Interface, save_model, tidy
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

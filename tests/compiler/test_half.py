@@ -8,10 +8,10 @@ from onnx import TensorProto, numpy_helper
 from test_lowering import compile_int8, run
 from toy_depth import depth_network, pictures
 
-from fsmde_edge.compiler.graph import interface, model_bytes, tensor_types, tidy
 from fsmde_edge.compiler.half import float32_nodes, to_half
-from fsmde_edge.compiler.lowering.onnxruntime import round_half
 from fsmde_edge.errors import InputError
+from fsmde_edge.graph.model import interface, model_bytes, tensor_types, tidy
+from fsmde_edge.inference.unsigned import round_half
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from onnx import TensorProto, numpy_helper
 from toy_depth import Builder, depth_network, focals, normalised, pictures
 
 from fsmde_edge.compiler.calibrate import CalibrationBatch, calibrate
-from fsmde_edge.compiler.graph import interface, model_bytes, tensor_types, tidy
-from fsmde_edge.compiler.lowering import onnxruntime as for_onnxruntime
 from fsmde_edge.compiler.lowering import tensorrt as for_tensorrt
 from fsmde_edge.compiler.plan import make_plan, place
 from fsmde_edge.compiler.quantiser import dequantise, quantise
 from fsmde_edge.errors import InputError
+from fsmde_edge.graph.model import interface, model_bytes, tensor_types, tidy
+from fsmde_edge.inference import unsigned as for_onnxruntime
 
 
 def compile_int8(model, **options):

@@ -8,10 +8,10 @@ from onnx import TensorProto
 from toy_depth import Builder, depth_network, focals, normalised, pictures
 
 from fsmde_edge.compiler.calibrate import CalibrationBatch, calibrate
-from fsmde_edge.compiler.graph import tidy
 from fsmde_edge.compiler.plan import Plan, make_plan, place
 from fsmde_edge.compiler.quantiser import scale_of
 from fsmde_edge.errors import InputError
+from fsmde_edge.graph.model import tidy
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from onnx import TensorProto, helper, numpy_helper
 from toy_depth import Builder, depth_network, focals, normalised, pictures
 
 from fsmde_edge.compiler import simplify as module
-from fsmde_edge.compiler.graph import copy_model, interface, tidy
 from fsmde_edge.compiler.simplify import fold_batch_norms, run_model, simplify
 from fsmde_edge.errors import InputError
+from fsmde_edge.graph.model import copy_model, interface, tidy
 
 FEEDS = {"images": pictures(), "focal": focals()}
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from fsmde_edge.compiler.graph import tidy
+from fsmde_edge.graph.model import tidy
 
 
 class Builder:

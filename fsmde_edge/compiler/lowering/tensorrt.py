@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fsmde_edge.compiler.graph import (
+from fsmde_edge.compiler.quantiser import quantise
+from fsmde_edge.errors import InputError
+from fsmde_edge.graph.model import (
     add_constant,
     constant,
     copy_model,
@@ -21,8 +23,6 @@ from fsmde_edge.compiler.graph import (
     tensor_types,
     tidy,
 )
-from fsmde_edge.compiler.quantiser import quantise
-from fsmde_edge.errors import InputError
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto

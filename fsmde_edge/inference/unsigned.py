@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fsmde_edge.compiler.graph import (
+from fsmde_edge.errors import InputError
+from fsmde_edge.graph.model import (
     INT8,
     add_constant,
     attribute,
@@ -32,8 +33,7 @@ from fsmde_edge.compiler.graph import (
     sort_nodes,
     tidy,
 )
-from fsmde_edge.compiler.structure import commutes, moved_inputs
-from fsmde_edge.errors import InputError
+from fsmde_edge.graph.structure import commutes, moved_inputs
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from fsmde_edge.compiler.graph import TensorType, attribute, initializers, tensor_types
+from fsmde_edge.graph.model import TensorType, attribute, initializers, tensor_types
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

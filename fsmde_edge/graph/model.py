@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fsmde_edge.compiler.naming import name_by_module, name_nodes
 from fsmde_edge.errors import InputError, MissingExtra
 from fsmde_edge.files import atomic_write
+from fsmde_edge.graph.naming import name_by_module, name_nodes
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto

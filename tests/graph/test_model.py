@@ -7,7 +7,8 @@ import pytest
 from onnx import TensorProto
 from toy_depth import Builder, depth_network
 
-from fsmde_edge.compiler.graph import (
+from fsmde_edge.errors import InputError
+from fsmde_edge.graph.model import (
     Interface,
     copy_model,
     interface,
@@ -16,8 +17,7 @@ from fsmde_edge.compiler.graph import (
     save_model,
     tidy,
 )
-from fsmde_edge.compiler.naming import name_tensors
-from fsmde_edge.errors import InputError
+from fsmde_edge.graph.naming import name_tensors
 
 
 @pytest.fixture(scope="module")
