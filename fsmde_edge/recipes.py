@@ -67,7 +67,8 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: object, ins
     """Build a (nested) dataclass from plain values.
 
     Args:
-        kind: a dataclass of str, int, float, bool, Any, tuples, optionals, mappings and other such dataclasses.
+        kind: a dataclass of str, int, float, bool, tuples, optionals, mappings, other such dataclasses;
+            Any is taken as it is.
         values: from YAML or JSON.
         where: the file, for messages.
         inside: the key under which these values stand, for messages.
@@ -93,8 +94,6 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: object, ins
 
 
 def _convert(kind: Any, value: Any, where: object, key: str) -> Any:
-    if kind is Any:
-        return value
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in parts:
@@ -117,7 +116,7 @@ def _convert(kind: Any, value: Any, where: object, key: str) -> Any:
         raise InputError(f"'{key}' must be one of {', '.join(map(str, parts))}, not {value!r}", where=where)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    if kind in (int, str, bool) and type(value) is kind:
+    if kind is Any or (kind in (int, str, bool) and type(value) is kind):
         return value
     name = getattr(kind, "__name__", str(kind))
     raise InputError(f"'{key}' must be of type {name}, not {value!r}", where=where)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -379,12 +379,6 @@ class VirtualPinhole:
             pitch_deg=camera.pitch_deg,
             height_m=camera.height_m,
         )
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> VirtualPinhole:
-        """Read what `dataclasses.asdict` wrote."""
-        low, high = values["fx_range"]
-        return cls(**{**values, "fx_range": (float(low), float(high))})
 
 
 def ring_order(cameras: Sequence[Camera]) -> tuple[Camera, ...]:

@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
-from conftest import REPOSITORY
 
 from fsmde_edge.compiler.recipe import load_recipe, load_target
 from fsmde_edge.distill.recipe import load_train_recipe
 from fsmde_edge.errors import InputError
-from fsmde_edge.recipes import find_shipped, from_mapping, read_yaml, shipped
+from fsmde_edge.recipes import PACKAGE, find_shipped, from_mapping, read_yaml, shipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +108,7 @@ def test_a_broken_file_is_one_line(tmp_path, content, message):
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_yaml(tmp_path / "absent.yaml")
-    with pytest.raises(InputError, match="shipped names: .*synthetic"):
+    with pytest.raises(InputError, match=r"shipped names: .*synthetic"):
         find_shipped("absent", "calib")
     with pytest.raises(InputError, match="no such file"):
         find_shipped("../pyproject.toml", "calib")
@@ -120,23 +119,21 @@ def test_shipped_files_are_found_by_name_and_by_path():
     assert find_shipped(str(shipped("engines") / "cpu.yaml"), "engines") == find_shipped("cpu", "engines")
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "calib").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(shipped("calib").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_calibration_recipe_loads(path):
     recipe, named = load_recipe(path.stem)
     assert recipe.version == 1
     assert named.name == path.stem
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "engines").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(shipped("engines").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_target_loads(path):
     target, _ = load_target(path.stem)
     assert target.description
     assert target.backend == "onnxruntime" or (target.compute_capability and target.sources)
 
 
-@pytest.mark.parametrize(
-    "path", sorted((REPOSITORY / "fsmde_edge/distill/recipes").glob("*.yaml")), ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("path", sorted((PACKAGE / "distill/recipes").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_training_recipe_loads(path):
     from fsmde_edge.student.config import STUDENTS
 

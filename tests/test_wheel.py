@@ -1,4 +1,4 @@
-"""The wheel, as a user has it: its contents, and the main job from an empty environment and another folder."""
+"""The wheel as a user has it: its contents, and the main job from an empty environment and another folder."""
 
 from __future__ import annotations
 

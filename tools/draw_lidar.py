@@ -1,6 +1,6 @@
 """Draw a data set's LiDAR over its pictures, to see with one's own eyes that the projection is right.
 
-    python tools/draw_lidar.py DATASET --out lidar.png [--scene NAME] [--index N] [--masks DIR]
+    python tools/draw_lidar.py DATASET --out lidar.png [--scene NAME] [--index N]
 
 Points are coloured by depth (red near, blue far, as in mosaics) over the dimmed pictures of all cameras,
 in ring order: front in the middle of the top row. Mind the data's licence before you share a picture.

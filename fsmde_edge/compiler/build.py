@@ -194,6 +194,8 @@ def _quantise(network: Network, job: _Job, pinholes: Pinholes, say: Callable[[st
         threads=job.options.threads,
     )
     survey.require_enough(allow_few=job.options.allow_few)
+    seen = ", ".join(f"{camera} {count}" for camera, count in survey.views.items())
+    say(f"calibration saw {seen}; {survey.different} pictures that do not look alike")
     for camera in survey.unseen:
         say(f"warning: no calibration frame shows camera {camera}")
     plan = make_plan(

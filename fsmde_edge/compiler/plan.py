@@ -475,5 +475,5 @@ def _check_patterns(model: ModelProto, patterns: tuple[str, ...]) -> None:
         if not any(fnmatchcase(node.name, pattern) for node in model.graph.node):
             raise InputError(
                 f"the pattern '{pattern}' matches no node of the network",
-                hint="list the node names with: fsmde-edge inspect BUNDLE",
+                hint="list the node names of a bundle with: fsmde-edge inspect BUNDLE --plan",
             )

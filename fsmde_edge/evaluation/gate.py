@@ -27,6 +27,8 @@ FEWEST_IMAGES = 8
 """Below this many images with LiDAR a bootstrap interval over images means nothing."""
 
 _STEP, _STEPS = 1e-4, 20_000
+_LEAST = 1e-9
+"""Nothing is divided by less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +190,7 @@ class Gate:
     ) -> WorstTile | None:
         reference = fp32.astype(np.float64)
         over = np.abs(reference) if self.metric else np.full_like(reference, np.abs(reference[world]).mean())
-        signed = (int8 - reference) / np.maximum(over, 1e-9)
+        signed = (int8 - reference) / np.maximum(over, _LEAST)
         # A result that is not a number is as far off as can be.
         signed = np.nan_to_num(signed, nan=np.inf, posinf=np.inf, neginf=-np.inf).clip(-1e6, 1e6)
         deviation = np.abs(signed)
@@ -225,11 +227,12 @@ class Gate:
         if not self._abs_rel:
             return None, None
         pairs = np.array(self._abs_rel)
-        change = float((pairs[:, 1].mean() - pairs[:, 0].mean()) / pairs[:, 0].mean())
+        before, after = np.maximum(pairs.mean(axis=0), _LEAST)
+        change = float((after - before) / before)
         if len(pairs) < FEWEST_IMAGES:
             return change, None
         draws = np.random.default_rng(0).integers(0, len(pairs), size=(2000, len(pairs)))
-        means = pairs[draws].mean(axis=1)
+        means = np.maximum(pairs[draws].mean(axis=1), _LEAST)
         low, high = np.percentile((means[:, 1] - means[:, 0]) / means[:, 0], (2.5, 97.5))
         return change, (float(low), float(high))
 
@@ -288,7 +291,7 @@ def _worst_tile(
         return np.asarray(cut.sum(axis=(1, 3)))
 
     counts = sums(world.astype(np.float64))
-    metres = sums(np.where(world, reference, 0)) / np.maximum(counts, 1)
+    metres = sums(np.where(world, np.nan_to_num(reference), 0)) / np.maximum(counts, 1)
     means = sums(np.where(world, deviation, 0)) / np.maximum(counts, 1)
     means[(counts < TILE * TILE / 2) | (metres >= nearer_than)] = -1
     row, column = np.unravel_index(int(means.argmax()), means.shape)

@@ -1,0 +1,151 @@
+"""Measure everything that docs/measurements.md shows, into docs/results/*.json; `make tables` renders it.
+
+    python tools/measure.py [--data DIR] [--only NAME ...]
+
+DIR holds ddad_sample, ddad_masks and nuscenes_sample; without it, what needs it is skipped and says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsmde_edge.datasets import open_dataset
+from fsmde_edge.evaluation.bench import processor
+from fsmde_edge.preprocess import own_pinholes, preprocess_set
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs" / "results"
+PROGRAM = str(Path(sys.executable).with_name("fsmde-edge"))
+
+
+def main() -> int:
+    """Run the chosen measurements; a failing command ends it."""
+    parser = argparse.ArgumentParser(description="Measure what docs/measurements.md shows.")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--only", nargs="+", choices=tuple(MEASUREMENTS))
+    options = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.only or MEASUREMENTS:
+            print(f"== {name}", flush=True)
+            MEASUREMENTS[name](Path(folder), options.data)
+    return 0
+
+
+def student(_folder: Path, _data: Path) -> None:
+    """How the shipped student was made."""
+    from fsmde_edge.compiler.sources import SHIPPED_CHECKPOINT
+    from fsmde_edge.student.checkpoint import load_checkpoint
+
+    network, made = load_checkpoint(SHIPPED_CHECKPOINT)
+    recipe = made["recipe"]
+    assert isinstance(recipe, dict)
+    rows = [
+        ("command", f"`{made['command']}`"),
+        ("parameters", f"{sum(p.numel() for p in network.parameters()):,}"),
+        ("file", f"{SHIPPED_CHECKPOINT.stat().st_size / 1e6:.2f} MB"),
+        ("seed, data seed", f"{recipe['seed']}, {recipe['data_seed']}"),
+        ("steps", f"{recipe['steps']}"),
+        ("minutes of training (rendering not counted)", f"{made['minutes']}"),
+        ("recipe SHA-256", f"`{str(made['recipe_sha256'])[:16]}`"),
+    ]
+    table = {"title": "The shipped tiny student", "header": ["", ""], "rows": rows}
+    _write("student", {"tables": [table]})
+
+
+def synthetic(folder: Path, _data: Path) -> None:
+    """The default bundle on 16 synthetic test sets."""
+    bundle = folder / "synthetic"
+    _program("build", "--precision", "int8", "--out", bundle)
+    _program("check", bundle, "--sets", 16, "--table", RESULTS / "synthetic.json")
+
+
+def ddad(folder: Path, data: Path) -> None:
+    """The DDAD sample at 384×640: its gate, and its accuracy with ego masks."""
+    bundle = _ddad_bundle(folder, data)
+    if bundle is None:
+        return
+    where = ("--data", data / "ddad_sample", "--scenes", "scene_02", "--masks", data / "ddad_masks" / "0")
+    _program("check", bundle, *where, "--samples", 1, 2, "--table", RESULTS / "ddad.json")
+
+
+def nuscenes(folder: Path, data: Path) -> None:
+    """The DDAD bundle on the nuScenes keyframe (six images: too few for the gate's interval)."""
+    bundle = _ddad_bundle(folder, data)
+    if bundle is not None:
+        where = ("--data", data / "nuscenes_sample", "--allow-few")
+        _program("check", bundle, *where, "--table", RESULTS / "nuscenes.json")
+
+
+def calibration(folder: Path, data: Path) -> None:
+    """Calibration beside ONNX Runtime's quantize_static on one graph and the same real frames."""
+    bundle = _ddad_bundle(folder, data)
+    if bundle is None:
+        return
+    frames = folder / "frames.npy"
+    np.save(frames, _ddad_frames(data))
+    command = (sys.executable, ROOT / "benchmarks" / "bench_calibration.py", bundle / "model.fp32.onnx",
+               "--frames", frames, "--sets", 8, 64, "--peer-sets", 8)  # fmt: skip
+    done = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True)
+    measured = json.loads(done.stdout)
+    rows = [
+        (f"{who}, {run['sets']} frame sets", f"{run['seconds']:.1f}", f"{run['peak_mb']:.0f}")
+        for who in ("ours", "peer")
+        for run in measured[who]
+    ]
+    table = {
+        "title": "Calibration (Entropy) at 6×384×640, from FP32 file to Q/DQ file, one thread",
+        "header": ["", "seconds", "peak MB"],
+        "rows": rows,
+    }
+    used = "DDAD scene_02, its 3 sets in turn"
+    _write("calibration", {"data": used, "machine": processor(), "tables": [table]})
+
+
+def _ddad_frames(data: Path) -> NDArray[np.uint8]:
+    dataset = open_dataset(data / "ddad_sample", scenes=["scene_02"], lidar=False)
+    sets = []
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        sets.append(preprocess_set(sample.frame_set, sample.rig, own_pinholes(sample.rig, 640, 384))[0])
+    return np.stack(sets)
+
+
+def _ddad_bundle(folder: Path, data: Path) -> Path | None:
+    if not (data / "ddad_sample").is_dir():
+        print(f"SKIPPED: {data / 'ddad_sample'} is absent")
+        return None
+    bundle = folder / "ddad"
+    if not bundle.exists():
+        recipe = ("--calib", "ddad-sample", "--data-root", data)
+        _program("build", "--precision", "int8", *recipe, "--out", bundle)
+    return bundle
+
+
+def _program(*arguments: object) -> None:
+    subprocess.run([PROGRAM, *map(str, arguments)], check=True)
+
+
+def _write(name: str, record: object) -> None:
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+MEASUREMENTS: dict[str, Callable[[Path, Path], None]] = {
+    "student": student,
+    "synthetic": synthetic,
+    "ddad": ddad,
+    "nuscenes": nuscenes,
+    "calibration": calibration,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
