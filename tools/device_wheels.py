@@ -117,11 +117,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args(arguments)
     cases = [examine(extra, board) for extra, board in CASES]
-    atomic_write(args.out, json.dumps({"cases": cases}, indent=1).encode() + b"\n")
+    atomic_write(args.out, json.dumps({"cases": cases, "tables": [_table(cases)]}, indent=1).encode() + b"\n")
     for case in cases:
         found = case["error"] or f"{len(case['wheels'])} wheels: {', '.join(case['wheels'])}"
         print(f"{case['extra'] or 'base':9s} {case['board']}, Python {case['python']}: {found}")
     return 1 if any(case["error"] for case in cases) else 0
+
+
+def _table(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The record in short, as tools/tables.py renders it."""
+    rows = [
+        (
+            f"{case['extra'] or 'base'}, Python {case['python']}",
+            case["board"],
+            f"{len(case['wheels'])} wheels" if case["error"] is None else case["error"],
+        )
+        for case in cases
+    ]
+    return {"title": "The device install for aarch64", "header": ["", "board", "resolves to"], "rows": rows}
 
 
 def examine(extra: str, board: Board) -> dict[str, Any]:

@@ -76,5 +76,5 @@ def _print_plan(path: object) -> None:
         print(f"\n{kind}")
         for row in plan[kind]:
             scale = f"{row['scale']:.3g}" if row.get("scale") else ""
-            kind = "int8 " if row["int8"] else "float"
-            print(f"  {kind} {scale:>9s}  {row['tensor']} ({row['node']}): {row['reason']}")
+            precision = "int8 " if row["int8"] else "float"
+            print(f"  {precision} {scale:>9s}  {row['tensor']} ({row['node']}): {row['reason']}")
