@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from fsmde_edge.rig import VirtualPinhole
 SCHEMA = 1
 MANIFEST = "manifest.json"
 REPORTS = "reports"
+DepthKind = Literal["metric", "relative", "disparity"]
 PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
 ASKED: Mapping[str, tuple[str, ...]] = {
     "fp32": ("fp32",),
@@ -49,7 +50,7 @@ class Manifest:
         precision: what was asked for: fp32, fp16 or int8.
         models: precision to file name; None where that model was not asked for.
         views: the virtual pinholes, in ring order; their size is the network's.
-        metric: whether depth is in metres (a foreign network may only rank).
+        kind: what depth is: `metric` (metres), `relative` (grows with distance) or `disparity` (falls).
         focal: f0 of the model contract; None where depth does not scale with focal length.
         target: name of the target profile.
         source: what it was made from (checkpoint or ONNX file with hash, student, how it was trained).
@@ -64,7 +65,7 @@ class Manifest:
     precision: str
     models: Mapping[str, str | None]
     views: tuple[VirtualPinhole, ...]
-    metric: bool
+    kind: DepthKind
     focal: float | None
     target: str
     source: Mapping[str, Any]
@@ -76,6 +77,11 @@ class Manifest:
     def __post_init__(self) -> None:
         if len({(view.height, view.width) for view in self.views}) != 1:
             raise InputError("a bundle needs views, all of one size")
+
+    @property
+    def metric(self) -> bool:
+        """Whether depth is in metres."""
+        return self.kind == "metric"
 
     @property
     def cameras(self) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"bundle       {bundle.root} ({bundle.hash[:16]}), every file verified")
     print(f"made         {manifest.created} by fsmde-edge {manifest.version} for {manifest.target}")
     print(f"from         {_plain(manifest.source)}")
-    unit = "metres" if manifest.metric else "relative"
+    unit = "metres" if manifest.metric else manifest.kind
     print(f"network      {len(manifest.views)} x {height} x {width}, {unit}")
     print(f"views        {', '.join(f'{v.name} (fx {v.fx:.0f})' for v in manifest.views)}")
     for name, file in manifest.models.items():

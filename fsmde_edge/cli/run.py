@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     source = _source(args, bundle)
     choice = open_session(bundle, precision=args.precision, backend=args.backend, threads=args.threads)
     print(f"{choice.session.precision} on {choice.session.detail} ({choice.reason})")
-    sinks = _sinks(args)
+    sinks = _sinks(args, bundle)
     with choice.session as session:
         report = run_loop(source, session, bundle.manifest, sinks, frames=args.frames)
     source.close()
@@ -109,12 +109,18 @@ def _source(args: argparse.Namespace, bundle: Bundle) -> Source:
     )
 
 
-def _sinks(args: argparse.Namespace) -> list[Sink]:
+def _sinks(args: argparse.Namespace, bundle: Bundle) -> list[Sink]:
     from fsmde_edge.errors import UsageError
     from fsmde_edge.sinks.mosaic import MosaicPng, MosaicVideo
     from fsmde_edge.sinks.npz import NpzSink
     from fsmde_edge.sinks.png import PngSink
 
+    in_metres = args.mosaic is not None or (args.out is not None and args.format == "png")
+    if in_metres and not bundle.manifest.metric:
+        raise UsageError(
+            f"this bundle's depth is {bundle.manifest.kind}, not metres, which PNG and mosaic show",
+            hint="write it as it is with --out DIR --format npz",
+        )
     sinks: list[Sink] = []
     if args.out is not None:
         sinks.append(NpzSink(args.out) if args.format == "npz" else PngSink(args.out, scale=args.png_scale))

@@ -224,7 +224,12 @@ def _judge(
 ) -> tuple[GateResult | None, Gallery]:
     """Run the gate's frames through FP32 and exact INT8, and keep the first set as golden frames."""
     max_depth = min(selection.max_depth for selection in job.recipe.gate)
-    gate = Gate(metric=network.metric, budget=job.recipe.budget, max_depth=max_depth)
+    gate = Gate(
+        metric=network.kind == "metric",
+        disparity=network.kind == "disparity",
+        budget=job.recipe.budget,
+        max_depth=max_depth,
+    )
     gallery = Gallery()
     exact = {
         name: OnnxRuntimeSession(files[name], precision=name, threads=job.options.threads, exact=True)
@@ -282,7 +287,7 @@ def _manifest(
         precision=job.options.precision,
         models={name: files[name].name if name in files else None for name in PRECISIONS},
         views=pinholes,
-        metric=network.metric,
+        kind=network.kind,
         focal=network.focal,
         target=job.target_name.name,
         source=network.source,

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from fsmde_edge.bundle import DepthKind
 from fsmde_edge.compiler.simplify import run_model, waves
 from fsmde_edge.errors import InputError
 from fsmde_edge.graph.model import (
@@ -95,7 +96,7 @@ class ForeignOutput:
     """
 
     name: str = ""
-    kind: str = "metric"
+    kind: DepthKind = "metric"
     scale: float = 1.0
     focal: float | None = None
 
@@ -150,12 +151,17 @@ class ForeignConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForeignNetwork:
-    """A wrapped network: a tidy model that keeps the contract, and whether its depth is in metres."""
+    """A wrapped network: a tidy model that keeps the contract, and what its depth is."""
 
     model: ModelProto
-    metric: bool
+    kind: DepthKind
     focal: float | None
     interface: Interface
+
+    @property
+    def metric(self) -> bool:
+        """Whether it gives metres."""
+        return self.kind == "metric"
 
 
 def load_foreign(path: Path, config: Path | None, *, views: int) -> ForeignNetwork:
@@ -175,7 +181,7 @@ def load_foreign(path: Path, config: Path | None, *, views: int) -> ForeignNetwo
     face = interface(model, where=path)
     if face.views != views:
         raise InputError(f"takes {face.views} views, the recipe has {views} cameras", where=path)
-    return ForeignNetwork(model=model, metric=True, focal=None, interface=face)
+    return ForeignNetwork(model=model, kind="metric", focal=None, interface=face)
 
 
 def wrap(model: ModelProto, config: ForeignConfig, *, views: int, where: object = None) -> ForeignNetwork:
@@ -202,7 +208,7 @@ def wrap(model: ModelProto, config: ForeignConfig, *, views: int, where: object 
     wrapped = tidy(wrapped, where=where)
     return ForeignNetwork(
         model=wrapped,
-        metric=config.metric,
+        kind=config.output.kind,
         focal=config.output.focal,
         interface=interface(wrapped, where),
     )

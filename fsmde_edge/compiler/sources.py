@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsmde_edge.bundle import sha256_of
+from fsmde_edge.bundle import DepthKind, sha256_of
 from fsmde_edge.errors import MissingExtra
 from fsmde_edge.recipes import PACKAGE
 
@@ -23,7 +23,7 @@ class Network:
 
     Attributes:
         model: tidy and simplified.
-        metric: whether its depth is in metres.
+        kind: what its depth is.
         focal: f0; None where depth does not scale with the focal length.
         size: height and width.
         source: for the manifest.
@@ -31,7 +31,7 @@ class Network:
     """
 
     model: ModelProto
-    metric: bool
+    kind: DepthKind
     focal: float | None
     size: tuple[int, int]
     source: Mapping[str, Any]
@@ -71,7 +71,7 @@ def _foreign(path: Path, convention: Path | None, views: int) -> Network:
     network = load_foreign(path, convention, views=views)
     return Network(
         model=simplify(network.model, where=path),
-        metric=network.metric,
+        kind=network.kind,
         focal=network.focal,
         size=(network.interface.height, network.interface.width),
         source={
@@ -95,7 +95,7 @@ def _student(path: Path, views: int, size: tuple[int, int]) -> Network:
     model = simplify(tidy(export_student(student, views=views, height=size[0], width=size[1])))
     return Network(
         model=model,
-        metric=True,
+        kind="metric",
         focal=student.config.focal,
         size=size,
         source={

@@ -17,8 +17,8 @@ from fsmde_edge.distill.augment import SKY, Views, augment
 from fsmde_edge.distill.data import ViewStore, draw_batch
 from fsmde_edge.distill.losses import silog, sky_hinge
 from fsmde_edge.distill.recipe import TrainRecipe
-from fsmde_edge.errors import InputError
-from fsmde_edge.files import atomic_write
+from fsmde_edge.errors import InputError, writing
+from fsmde_edge.files import atomic_write, make_folder
 from fsmde_edge.student.checkpoint import load_exactly
 from fsmde_edge.student.config import STUDENTS
 from fsmde_edge.student.network import Student
@@ -62,7 +62,7 @@ def train(
     Raises:
         InputError: the folder holds a run of another recipe, or the loss became NaN (the step is named).
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     run = _start(recipe)
     _resume(run, recipe, folder / STATE_FILE)
     losses: list[float] = []
@@ -166,7 +166,12 @@ def _save(run: Run, recipe: TrainRecipe, path: Path) -> None:
 def _resume(run: Run, recipe: TrainRecipe, path: Path) -> None:
     if not path.is_file():
         return
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # broken bytes lead the reader anywhere
+        raise InputError(
+            "is not a training state that can be read", where=path, hint="remove it to start afresh"
+        ) from error
     if state["recipe"] != recipe.sha256:
         raise InputError("holds a run of another recipe", where=path.parent, hint="give another --out folder")
     load_exactly(run.student, state["student"], where=path)
@@ -177,7 +182,7 @@ def _resume(run: Run, recipe: TrainRecipe, path: Path) -> None:
 
 def _log(path: Path, run: Run, loss: float) -> None:
     fresh = not path.is_file()
-    with path.open("a", newline="", encoding="utf-8") as file:
+    with writing(path), path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         if fresh:
             writer.writerow(("step", "loss", "seconds"))

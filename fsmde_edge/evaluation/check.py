@@ -161,7 +161,12 @@ class _Board:
         budget = GateBudget()
         if manifest.gate:
             budget = from_mapping(GateBudget, manifest.gate["budget"], where=self.bundle.root)
-        self.gate = Gate(metric=manifest.metric, budget=budget, max_depth=self.options.max_depth)
+        self.gate = Gate(
+            metric=manifest.metric,
+            disparity=manifest.kind == "disparity",
+            budget=budget,
+            max_depth=self.options.max_depth,
+        )
 
     def add(self, sample: Sample, exact: Mapping[str, Session], fused: Mapping[str, Session]) -> None:
         if self.views is None or self.views.rig is not sample.rig:

@@ -112,11 +112,13 @@ class Gate:
 
     Args:
         metric: whether depths are metres.
+        disparity: whether a larger value is nearer.
         budget: the limits.
         max_depth: LiDAR counts up to this many metres.
     """
 
     metric: bool = True
+    disparity: bool = False
     budget: GateBudget = field(default_factory=GateBudget)
     max_depth: float = 200.0
     _views: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -197,7 +199,8 @@ class Gate:
         self._views[camera].append(float(deviation[world].mean()))
         steps = np.minimum((deviation[world] / _STEP).astype(np.int64), _STEPS)
         self._histogram += np.bincount(steps, minlength=_STEPS + 1)
-        self._farther += int((signed[world] > FARTHER_BY).sum())
+        away = -signed if self.disparity else signed
+        self._farther += int((away[world] > FARTHER_BY).sum())
         self._pixels += int(world.sum())
         for low, high in DISTANCE_BANDS if self.metric else ():
             inside = world & (reference >= low) & (reference < high)

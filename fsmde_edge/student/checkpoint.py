@@ -33,7 +33,7 @@ def save_checkpoint(path: Path, student: Student, *, made: Mapping[str, object])
 
     state = {name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()}
     metadata = {_CONFIG_KEY: student.config.to_json(), _MADE_KEY: json.dumps(dict(made), sort_keys=True)}
-    atomic_write(path, save(state, metadata))
+    atomic_write(path, _in_order(save(state, metadata)))
 
 
 def load_checkpoint(path: Path) -> tuple[Student, dict[str, object]]:
@@ -51,7 +51,7 @@ def load_checkpoint(path: Path) -> tuple[Student, dict[str, object]]:
         )
     student = Student(StudentConfig.from_json(metadata[_CONFIG_KEY], where=path))
     load_exactly(student, state, where=path)
-    return student.eval(), json.loads(metadata.get(_MADE_KEY, "{}"))
+    return student.eval(), _made(metadata.get(_MADE_KEY, "{}"), path)
 
 
 def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], *, where: object) -> None:
@@ -75,6 +75,23 @@ def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], *, where:
     if surplus:
         raise InputError(f"has a tensor that this student does not: {surplus[0]}", where=where)
     module.load_state_dict(dict(state))
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted: the library writes them in no certain order."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[start:]
+
+
+def _made(text: str, path: Path) -> dict[str, object]:
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"does not say how it was made ({error})", where=path) from error
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from fsmde_edge.errors import InputError
+from fsmde_edge.recipes import from_mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ class StudentConfig:
 
     def __post_init__(self) -> None:
         near, far = self.depth_range
-        if min(self.width, self.bins, *self.decoder) < 1 or not 0 < near < far or self.focal <= 0:
+        if min(self.width, self.bins, *self.decoder) < 1 or not 0 < near < far < math.inf or self.focal <= 0:
             raise InputError(f"a student cannot have these sizes: {asdict(self)}")
 
     def to_json(self) -> str:
@@ -47,23 +48,10 @@ class StudentConfig:
             InputError: not JSON, an unknown key, or an impossible size.
         """
         try:
-            values: Mapping[str, Any] = json.loads(text)
-            unknown = set(values) - {entry.name for entry in fields(cls)}
-            if unknown:
-                raise InputError(
-                    f"the checkpoint's description has unknown keys: {', '.join(sorted(unknown))}",
-                    where=where,
-                    hint="update fsmde-edge",
-                )
-            return cls(
-                **{
-                    **values,
-                    "decoder": tuple(int(v) for v in values["decoder"]),
-                    "depth_range": tuple(float(v) for v in values["depth_range"]),
-                }
-            )
-        except (ValueError, TypeError, KeyError) as error:
+            values = json.loads(text)
+        except ValueError as error:
             raise InputError(f"the checkpoint's description cannot be read ({error})", where=where) from error
+        return from_mapping(cls, values, where=where)
 
 
 BASE = StudentConfig(name="base", width=64, decoder=(256, 128, 96, 64))
