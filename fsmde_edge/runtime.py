@@ -65,9 +65,9 @@ def run(
         InputError: the source's cameras do not fit the bundle.
     """
     watch = _StopWatch()
-    views = views_for(source.rig, manifest)
     count = 0
     with _closing(sinks), _stop_signal() as stop:
+        views = views_for(source.rig, manifest)
         incoming = iter(source)
         while not stop.is_set() and (frames is None or count < frames):
             with watch.stage("capture"):

@@ -72,13 +72,31 @@ def small_bundle(tmp_path_factory, small_recipe, small_checkpoint) -> Path:
 
 
 @pytest.fixture
+def read_only_folder(tmp_path) -> Iterator[Path]:
+    """A folder that even root may not write to: a mount without writing, or, for others, its mode."""
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        folder.chmod(0o555)
+        yield folder
+        return
+    _mount(folder, "ro,size=64k")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
 def tiny_disk(tmp_path) -> Iterator[Path]:
     """A disk of 256 kB: a tmpfs of its own."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = shutil.which("mount")
-    command = [str(mount), "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk needs the right to mount one (run as root)")
+    _mount(folder, "size=256k")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+def _mount(folder: Path, options: str) -> None:
+    mount = shutil.which("mount")
+    command = [str(mount), "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small or read-only disk needs the right to mount one (run as root)")

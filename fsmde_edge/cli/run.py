@@ -111,7 +111,7 @@ def _source(args: argparse.Namespace, bundle: Bundle) -> Source:
 
 def _sinks(args: argparse.Namespace, bundle: Bundle) -> list[Sink]:
     from fsmde_edge.errors import UsageError
-    from fsmde_edge.sinks.mosaic import MosaicPng, MosaicVideo
+    from fsmde_edge.sinks.mosaic import mosaic_sink
     from fsmde_edge.sinks.npz import NpzSink
     from fsmde_edge.sinks.png import PngSink
 
@@ -125,8 +125,5 @@ def _sinks(args: argparse.Namespace, bundle: Bundle) -> list[Sink]:
     if args.out is not None:
         sinks.append(NpzSink(args.out) if args.format == "npz" else PngSink(args.out, scale=args.png_scale))
     if args.mosaic is not None:
-        suffix = args.mosaic.suffix.lower()
-        if suffix not in (".png", ".mp4"):
-            raise UsageError(f"--mosaic writes .png or .mp4, not {suffix or args.mosaic.name}")
-        sinks.append(MosaicPng(args.mosaic) if suffix == ".png" else MosaicVideo(args.mosaic))
+        sinks.append(mosaic_sink(args.mosaic))
     return sinks

@@ -14,6 +14,7 @@ from fsmde_edge.distill.data import default_cache, open_store
 from fsmde_edge.distill.recipe import TrainRecipe, load_train_recipe
 from fsmde_edge.distill.trainer import train
 from fsmde_edge.errors import InputError
+from fsmde_edge.files import make_folder
 from fsmde_edge.recipes import PACKAGE
 from fsmde_edge.student.checkpoint import save_checkpoint
 
@@ -47,6 +48,7 @@ def train_student(options: TrainOptions, say: Callable[[str], None]) -> Path:
         InputError: no such recipe, or `out` holds a run of another one.
     """
     recipe = load_train_recipe(_find(options.recipe))
+    make_folder(options.out)
     torch.set_num_threads(options.threads)
     start = time.monotonic()
     stores = tuple(

@@ -131,6 +131,7 @@ def _rendered(
         width=width,
         height=height,
         seed=data_seed,
+        rig_spread=recipe.rig_spread,
     )
     for index in indices:
         sample = streets[index]

@@ -23,6 +23,7 @@ class StreetsRecipe:
         size: picture height and width, multiples of 32.
         share: how often a batch is drawn from this source, relative to the others.
         sets_per_batch: frame sets in one batch.
+        rig_spread: how widely camera heights and angles are drawn (see `SyntheticStreets`).
     """
 
     scenes: int
@@ -30,6 +31,7 @@ class StreetsRecipe:
     samples_per_scene: int = 1
     share: float = 1.0
     sets_per_batch: int = 4
+    rig_spread: float = 1.0
 
     def __post_init__(self) -> None:
         if self.size[0] % 32 or self.size[1] % 32 or min(self.size) < 32:
@@ -53,6 +55,10 @@ class TrainRecipe:
         ema: decay of the averaged weights that are saved.
         seed: of weights, batches and augmentation; data has its own.
         data_seed: of the rendered scenes.
+        start: a checkpoint of the same student to go on from; its batch-norm statistics are taken anew from
+            this recipe's data.
+        freeze_norm: keep the batch-norm statistics as they are at the start, so that a view's depth never
+            depends on the other views of its batch.
         init: an ImageNet ResNet-18 state dict (safetensors), for `base` alone.
     """
 
@@ -70,6 +76,8 @@ class TrainRecipe:
     seed: int = 0
     data_seed: int = 0
     init: str | None = None
+    start: str | None = None
+    freeze_norm: bool = False
 
     def __post_init__(self) -> None:
         if self.version != 1:

@@ -19,13 +19,15 @@ from fsmde_edge.distill.losses import silog, sky_hinge
 from fsmde_edge.distill.recipe import TrainRecipe
 from fsmde_edge.errors import InputError, writing
 from fsmde_edge.files import atomic_write, make_folder
-from fsmde_edge.student.checkpoint import load_exactly
+from fsmde_edge.student.checkpoint import load_checkpoint, load_exactly
 from fsmde_edge.student.config import STUDENTS
 from fsmde_edge.student.network import Student
 
 STATE_FILE = "state.pt"
 LOG_FILE = "log.csv"
 SAVE_EVERY = 500
+NORM_BATCHES = 60
+"""Batches over which batch-norm statistics are taken anew when a run goes on from a checkpoint."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,10 +65,12 @@ def train(
         InputError: the folder holds a run of another recipe, or the loss became NaN (the step is named).
     """
     make_folder(folder)
-    run = _start(recipe)
+    run = _start(recipe, stores)
     _resume(run, recipe, folder / STATE_FILE)
     losses: list[float] = []
     start = time.monotonic()
+    if recipe.freeze_norm:
+        _freeze_norm(run.student)
     for step in range(run.step, recipe.steps):
         losses.append(_step(run, recipe, stores, step))
         run.step = step + 1
@@ -89,7 +93,7 @@ def learning_rate(recipe: TrainRecipe, step: int) -> float:
     return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * along)))
 
 
-def _start(recipe: TrainRecipe) -> Run:
+def _start(recipe: TrainRecipe, stores: tuple[ViewStore, ...]) -> Run:
     if recipe.student not in STUDENTS:
         raise InputError(f"no student is called {recipe.student}", hint=f"choose from {', '.join(STUDENTS)}")
     torch.manual_seed(recipe.seed)
@@ -99,10 +103,39 @@ def _start(recipe: TrainRecipe) -> Run:
 
         student.encoder.load_imagenet(load_file(recipe.init))
     student = student.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    if recipe.start is not None:
+        _go_on_from(Path(recipe.start), student, recipe, stores)
     averaged = Student(student.config)
     averaged.load_state_dict(student.state_dict())
     optimiser = torch.optim.AdamW(list(_groups(student, recipe.weight_decay)), lr=recipe.learning_rate)
     return Run(student, averaged, optimiser)
+
+
+def _go_on_from(path: Path, student: Student, recipe: TrainRecipe, stores: tuple[ViewStore, ...]) -> None:
+    """Take a checkpoint's weights, and batch-norm statistics anew: their mean over batches of this recipe."""
+    load_exactly(student, load_checkpoint(path)[0].state_dict(), where=path)
+    norms = [module for module in student.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean
+    with torch.no_grad():
+        for number in range(NORM_BATCHES):
+            views = _augmented(recipe, stores, step=recipe.steps + number)
+            student(views.pictures, views.focal)
+    for norm in norms:
+        norm.momentum = 0.1
+
+
+def _freeze_norm(student: Student) -> None:
+    for module in student.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+
+
+def _augmented(recipe: TrainRecipe, stores: tuple[ViewStore, ...], *, step: int) -> Views:
+    """The batch of one step, from seed and step alone."""
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    return augment(draw_batch(stores, seed=recipe.seed, step=step), generator)
 
 
 def _groups(student: Student, weight_decay: float) -> Iterator[dict[str, object]]:
@@ -112,8 +145,7 @@ def _groups(student: Student, weight_decay: float) -> Iterator[dict[str, object]
 
 
 def _step(run: Run, recipe: TrainRecipe, stores: tuple[ViewStore, ...], step: int) -> float:
-    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-    views = augment(draw_batch(stores, seed=recipe.seed, step=step), generator)
+    views = _augmented(recipe, stores, step=step)
     for group in run.optimiser.param_groups:
         group["lr"] = learning_rate(recipe, step)
     loss = _loss(run.student, views, recipe)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fsmde_edge.errors import DeviceError, InputError
+from fsmde_edge.errors import DeviceError, FsmdeError, InputError
 from fsmde_edge.inference.session import Inference, Session
 
 
@@ -39,18 +39,22 @@ class OnnxRuntimeSession(Session):
         if exact:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         where = None if isinstance(model, bytes) else model
-        source = model if isinstance(model, bytes) else model.read_bytes()
-        if precision.startswith("int8"):
-            source = _for_this_runtime(source, precision, exact=exact)
         try:
+            source = model if isinstance(model, bytes) else model.read_bytes()
+            if precision.startswith("int8"):
+                source = _for_this_runtime(source, precision, exact=exact)
             self._session: Any = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime raises a dozen classes of its own
+        except FsmdeError:
+            raise
+        except Exception as error:  # ONNX and ONNX Runtime raise a dozen classes of their own
             raise InputError(f"ONNX Runtime refuses the model ({_first_line(error)})", where=where) from error
         outputs = {output.name: output for output in self._session.get_outputs()}
         self._outputs = [name for name in ("depth", "confidence") if name in outputs]
         shape = {entry.name: entry.shape for entry in self._session.get_inputs()}.get("images", [])
         if "depth" not in outputs or len(shape) != 4 or not all(isinstance(n, int) for n in shape):
-            raise InputError("is not a model of our contract (images uint8 [V, H, W, 3] to depth [V, H, W])")
+            raise InputError(
+                "is not a model of our contract (images uint8 [V, H, W, 3] to depth [V, H, W])", where=where
+            )
         arithmetic = "Q/DQ in float" if exact or precision == "int8-fp16" else "fused kernels"
         super().__init__(
             backend="onnxruntime",

@@ -193,6 +193,17 @@ def test_without_metres_deviations_are_over_the_mean_output():
     assert judge(raw, fp32=raw, metric=False).passed
 
 
+def test_a_disparity_that_falls_is_farther():
+    disparity = 1 / FP32
+    wide = GateBudget(deviation=1, p99=1, worst_tile=1)
+    falling, rising = (
+        judge(disparity * scale, fp32=disparity, metric=False, disparity=True, budget=wide)
+        for scale in (0.8, 1.2)
+    )
+    assert failing(falling) == {"farther"}
+    assert rising.passed
+
+
 @settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_the_numbers_equal_their_definitions(seed):

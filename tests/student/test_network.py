@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -129,17 +130,19 @@ def test_fresh_centres_are_spaced_by_logarithm():
 
 
 @torch.no_grad()
-def test_confidence_is_one_for_one_bin_and_falls_with_the_spread():
+@pytest.mark.parametrize("sharpness", [0.0, 3.0, 60.0])
+def test_depth_and_confidence_are_mean_and_spread_of_the_bins(sharpness):
     head = BinHead(4, 6, 8, (0.5, 500.0)).eval()
     head.logits.weight.zero_()
-    features, context = torch.zeros(1, 4, 2, 2), torch.zeros(1, 6, 1, 1)
-    certain = []
-    for sharpness in (0.0, 3.0, 60.0):
-        head.logits.bias.copy_(sharpness * torch.eye(8)[4])
-        certain.append(float(head(features, context).confidence.mean()))
-    assert certain == sorted(certain)
-    assert certain[0] < 0.6
-    assert certain[2] == pytest.approx(1.0, abs=1e-4)
+    head.logits.bias.copy_(sharpness * torch.eye(8)[4])
+    found = head(torch.zeros(1, 4, 2, 2), torch.zeros(1, 6, 1, 1))
+    weights = np.exp(sharpness * np.eye(8)[4])
+    weights /= weights.sum()
+    centres = found.centres[0].double().numpy()
+    mean = (weights * centres).sum()
+    variance = (weights * (centres - mean) ** 2).sum()
+    np.testing.assert_allclose(found.depth.numpy(), mean, rtol=1e-5)
+    np.testing.assert_allclose(found.confidence.numpy(), 1 / (1 + variance / mean**2), rtol=1e-4)
 
 
 @torch.no_grad()

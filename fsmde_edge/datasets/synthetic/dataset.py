@@ -60,6 +60,7 @@ class SyntheticStreets:
         width, height: size of the pictures.
         seed: of the whole data set.
         ego_share: share of scenes in which the own car is seen (and masked).
+        rig_spread: how widely the train split draws camera heights and angles (1 = all that it can).
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class SyntheticStreets:
         height: int = 192,
         seed: int = 0,
         ego_share: float = 0.6,
+        rig_spread: float = 1.0,
     ) -> None:
         if split not in _SPLITS:
             raise InputError(f"synthetic streets have no split '{split}'", hint="use train, dev or test")
@@ -86,6 +88,7 @@ class SyntheticStreets:
         self.width, self.height = width, height
         self.seed = seed
         self.ego_share = ego_share
+        self.rig_spread = rig_spread
         self._last: tuple[int, _World] | None = None
 
     @property
@@ -181,7 +184,7 @@ class SyntheticStreets:
         generator = self._generator(number, 0)
         scene = random_scene(generator, self.split, self.samples_per_scene * PERIOD_S)
         generator = self._generator(number, 1)
-        rig = random_rig(generator, self.split, self.width, self.height)
+        rig = random_rig(generator, self.split, self.width, self.height, self.rig_spread)
         film = random_film(generator, scene.light.exposure)
         ego = ego_parts(generator, rig) if generator.random() < self.ego_share else ()
         if ego:

@@ -47,26 +47,35 @@ DDAD_ASPECT, NUSCENES_ASPECT = 1936 / 1216, 1600 / 900
 _HEIGHTS: dict[Split, tuple[float, float]] = {"train": (1.25, 2.15), "dev": (1.35, 1.5), "test": (1.55, 1.7)}
 
 
-def random_rig(generator: np.random.Generator, split: Split, width: int, height: int) -> Rig:
+TYPICAL_HEIGHT = 1.6
+"""Metres: what training heights close in on as their spread goes to 0."""
+
+
+def random_rig(
+    generator: np.random.Generator, split: Split, width: int, height: int, train_spread: float = 1.0
+) -> Rig:
     """Draw a rig whose pictures are squashed to a size.
 
-    Training draws widely (both base rigs, heights 1.2–2.2 m, focal lengths ± 25 %, pitch ± 3°, roll ± 1.5°);
-    dev and test stay within half a degree and 3 % of the DDAD-like rig, at heights of their own.
+    Training draws widely (both base rigs, heights 1.2–2.2 m, focal lengths ± 25 %, pitch ± 3°, roll ± 1.5°),
+    heights and angles `train_spread` times as widely; dev and test stay within half a degree and 3 % of the
+    DDAD-like rig, at heights of their own.
     """
     wide = split == "train"
     nuscenes = wide and generator.random() < 0.35
     mounts, aspect = (NUSCENES_LIKE, NUSCENES_ASPECT) if nuscenes else (DDAD_LIKE, DDAD_ASPECT)
     level = generator.uniform(*_HEIGHTS[split])
+    level = TYPICAL_HEIGHT + train_spread * (level - TYPICAL_HEIGHT) if wide else level
     zoom = generator.uniform(0.8, 1.25) if wide else generator.uniform(0.98, 1.02)
-    pitch = generator.uniform(-2.0, 2.0) if wide else 0.0
+    pitch = train_spread * generator.uniform(-2.0, 2.0) if wide else 0.0
     spread = 1.0 if wide else 0.3
+    turn = spread * (train_spread if wide else 1.0)
     cameras = []
     for mount in mounts:
         fx = mount.focal * zoom * width * (1 + 0.05 * spread * generator.uniform(-1, 1))
         fy = fx / width * aspect * height
         k = np.array([[fx, 0, 0], [0, fy, 0], [0, 0, 1.0]])
         k[:2, 2] = (np.array((0.5, 0.5)) + 0.012 * spread * generator.uniform(-1, 1, 2)) * (width, height)
-        angles = generator.uniform(-1, 1, 3) * spread * np.array((3.0, 1.0, 1.4))
+        angles = generator.uniform(-1, 1, 3) * turn * np.array((3.0, 1.0, 1.4))
         pose = np.eye(4)
         pose[:3, :3] = camera_rotation(mount.azimuth + angles[0], pitch + angles[1], angles[2])
         position = (mount.x, mount.y, level) + spread * generator.uniform(-0.05, 0.05, 3)

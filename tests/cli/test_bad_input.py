@@ -1,0 +1,556 @@
+"""Bad input through the command line: one line on stderr, the design's exit code, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from dgp_writer import CAMERAS, RING, write_calibration, write_dgp
+from onnx import TensorProto, helper
+
+from fsmde_edge.bundle import MANIFEST, SCHEMA, open_bundle, seal
+from fsmde_edge.cli.main import COMMANDS, main
+from fsmde_edge.errors import BundleError
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    def refuses(self, code: int, *words: str) -> None:
+        """Exactly one line on stderr, with these words, and this exit code."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("fsmde-edge: ")
+        assert "Traceback" not in self.err
+        for word in words:
+            assert word in lines[0]
+        assert self.code == code
+
+
+@pytest.fixture
+def cli(capfd):
+    """Runs one command in this process."""
+
+    def run(*arguments: object) -> Said:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Said(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def streets(tmp_path) -> Path:
+    """A six-camera data set of one scene and two samples."""
+    return write_dgp(tmp_path / "streets", scenes=("scene_a",), samples=2)
+
+
+@pytest.fixture
+def bundle(small_bundle, tmp_path) -> Path:
+    """A copy that may be spoilt."""
+    return Path(shutil.copytree(small_bundle, tmp_path / "bundle"))
+
+
+def left(folder: Path) -> list[str]:
+    """Everything below a folder, hidden leftovers too."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def recipe(folder: Path, data: list[dict], gate: list[dict] | None = None) -> Path:
+    path = folder / "recipe.yaml"
+    content = {"version": 1, "size": [96, 160], "data": data}
+    content["gate"] = gate or [{"split": "dev", "count": 1}]
+    path.write_text(json.dumps(content))  # JSON is YAML
+    return path
+
+
+def options(checkpoint: Path, chosen: Path, root: Path) -> list[object]:
+    """Of a build into `root / "b"`, whose recipe's paths start from `root`."""
+    found = ["--checkpoint", checkpoint, "--calib", chosen, "--data-root", root, "--out", root / "b"]
+    return [*found, "--threads", 1]
+
+
+# Pictures, clouds and descriptions
+
+
+@pytest.fixture(params=["run", "check"])
+def reading(request, cli, small_bundle, streets, tmp_path):
+    """Either command that reads the spoilt data set."""
+    out = tmp_path / "out"
+    if request.param == "run":
+        return lambda: cli("run", small_bundle, "--source", streets, "--out", out, "--threads", 1)
+    return lambda: cli(
+        "check", small_bundle, "--data", streets, "--runs", 0, "--report", out / "a.html", "--threads", 1
+    )
+
+
+def test_a_missing_picture(reading, streets, tmp_path):
+    (streets / "scene_a/rgb/CAMERA_05/0.png").unlink()
+    reading().refuses(3, "CAMERA_05/0.png", "missing")
+    assert left(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("kept", [0, 20, 0.5])
+def test_a_truncated_picture(reading, streets, tmp_path, kept):
+    picture = streets / "scene_a/rgb/CAMERA_05/0.png"
+    data = picture.read_bytes()
+    picture.write_bytes(data[: int(len(data) * kept) if kept < 1 else kept])
+    reading().refuses(3, "CAMERA_05/0.png")
+    assert left(tmp_path / "out") == []
+
+
+def test_sets_before_a_broken_picture_are_kept_whole(cli, small_bundle, streets, tmp_path):
+    (streets / "scene_a/rgb/CAMERA_05/1.png").unlink()
+    cli("run", small_bundle, "--source", streets, "--out", tmp_path / "out", "--threads", 1).refuses(3)
+    assert left(tmp_path / "out") == ["000000", *(f"000000/{name}.png" for name in sorted(RING))]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_cloud_that_is_not_finite(cli, small_bundle, streets, value):
+    cloud = streets / "scene_a/point_cloud/LIDAR/1.npz"
+    points = np.load(cloud)["data"]
+    points[0, 1] = value
+    np.savez(cloud, data=points)
+    said = cli("check", small_bundle, "--data", streets, "--runs", 0, "--threads", 1)
+    said.refuses(3, "LIDAR/1.npz", "finite")
+    assert said.out == ""
+
+
+def test_a_pickled_cloud_is_never_unpickled(cli, small_bundle, streets, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "sprung",)
+
+    cloud = streets / "scene_a/point_cloud/LIDAR/0.npz"
+    np.savez(cloud, data=np.array([Trap()], dtype=object))
+    cli("check", small_bundle, "--data", streets, "--runs", 0).refuses(3, "LIDAR/0.npz")
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("target", ["../../outside.png", "/etc/hostname"])
+def test_a_scene_that_points_outside_its_folder(reading, streets, target):
+    outside = streets.parent / "outside.png"
+    shutil.copy(streets / "scene_a/rgb/CAMERA_05/0.png", outside)
+    scene = streets / "scene_a/scene_scene_a.json"
+    scene.write_text(scene.read_text().replace("rgb/CAMERA_05/0.png", target))
+    reading().refuses(3, "outside")
+
+
+def test_a_calibration_of_five_of_the_six_cameras(reading, streets):
+    write_calibration(streets / "scene_a/calibration/calib.json", CAMERAS[:5])
+    reading().refuses(3, CAMERAS[5], "calib.json")
+
+
+def test_a_recording_of_other_cameras_than_the_bundles(cli, small_bundle, tmp_path):
+    three = write_dgp(tmp_path / "three", scenes=("scene_a",), cameras=RING[:3])
+    said = cli("run", small_bundle, "--source", three, "--out", tmp_path / "out")
+    said.refuses(3, "the bundle has 6 views", "3 cameras")
+    assert left(tmp_path / "out") == []
+
+
+def test_a_data_set_that_is_none(cli, small_bundle, tmp_path):
+    cli("run", small_bundle, "--source", tmp_path / "absent").refuses(3, "missing")
+    cli("check", small_bundle, "--data", tmp_path).refuses(3, "no data set that is known")
+
+
+# Recipes
+
+
+@pytest.mark.parametrize(
+    "selection", [{"samples": [7]}, {"scenes": ["absent"]}, {"split": "train"}, {"samples": []}]
+)
+@pytest.mark.parametrize("part", ["data", "gate"])
+def test_a_recipe_that_selects_no_frame(cli, streets, small_checkpoint, tmp_path, selection, part):
+    right, wrong = {"path": streets.name, "samples": [0]}, {"path": streets.name, **selection}
+    chosen = recipe(tmp_path, [wrong], [right]) if part == "data" else recipe(tmp_path, [right], [wrong])
+    said = cli("build", *options(small_checkpoint, chosen, tmp_path))
+    said.refuses(3, streets.name)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_recipe_with_an_unknown_camera(cli, streets, small_checkpoint, tmp_path):
+    write_dgp(tmp_path / "three", scenes=("scene_b",), cameras=RING[:3])
+    first = [
+        {"path": "three", "samples": [0]},
+        {"path": streets.name},
+    ]  # the first gives the bundle's cameras
+    chosen = recipe(tmp_path, first, [{"path": "three", "samples": [1]}])
+    said = cli("build", *options(small_checkpoint, chosen, tmp_path))
+    said.refuses(3, "which the bundle does not have", "full rig first")
+    assert [name for name in left(tmp_path) if name.startswith((".", "b"))] == []
+
+
+def test_a_recipe_that_judges_what_it_calibrates_on(cli, streets, small_checkpoint, tmp_path):
+    chosen = recipe(tmp_path, [{"path": streets.name}], [{"path": streets.name, "samples": [1]}])
+    said = cli("build", *options(small_checkpoint, chosen, tmp_path))
+    said.refuses(3, "calibrates and judges on the same frames")
+
+
+def test_a_recipe_of_one_look_alike_picture(cli, streets, small_checkpoint, tmp_path):
+    same = (streets / "scene_a/rgb/CAMERA_01/0.png").read_bytes()
+    for picture in streets.rglob("*.png"):
+        picture.write_bytes(same)
+    chosen = recipe(tmp_path, [{"path": streets.name}])
+    said = cli("build", *options(small_checkpoint, chosen, tmp_path))
+    said.refuses(3, "12 pictures, but only 1 that do not look alike", "--allow-few")
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ("version: 1\nsize: [96, 160]\ndata: []\ngate: []\n", "needs frames"),
+        ("version: 2\nsize: [96, 160]\ndata: [{split: dev}]\ngate: [{split: dev}]\n", "version 2"),
+        ("version: 1\nsize: [96, 161]\ndata: [{split: dev}]\ngate: [{split: test}]\n", "multiples of 32"),
+        ("version: 1\nsiez: [96, 160]\n", "unknown key 'siez'"),
+        ("version: [", "not valid YAML"),
+    ],
+)
+def test_a_broken_recipe(cli, tmp_path, content, word):
+    (tmp_path / "recipe.yaml").write_text(content)
+    cli("build", "--calib", tmp_path / "recipe.yaml", "--out", tmp_path / "b").refuses(3, "recipe.yaml", word)
+
+
+# Networks
+
+
+class Trap:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def spoil_with_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"state": Trap(path.with_name("sprung"))}))
+
+
+def spoil_with_torch(path: Path) -> None:
+    import torch
+
+    torch.save({"state": Trap(path.with_name("sprung"))}, path)
+
+
+def spoil_shape(path: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    state["head.logits.bias"] = state["head.logits.bias"][:-1].clone()
+    save_file(state, path, metadata)
+
+
+def spoil_by_truncation(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [
+        (spoil_with_pickle, "pickle"),
+        (spoil_with_torch, "pickle"),
+        (spoil_shape, "head.logits.bias has shape (15,)"),
+        (spoil_by_truncation, "not a readable safetensors file"),
+        (Path.unlink, "no such checkpoint"),
+    ],
+)
+def test_a_checkpoint_that_is_none(cli, small_checkpoint, small_recipe, tmp_path, spoil, word):
+    path = Path(shutil.copy(small_checkpoint, tmp_path / "student.safetensors"))
+    spoil(path)
+    said = cli("build", "--checkpoint", path, "--calib", small_recipe, "--out", tmp_path / "b")
+    said.refuses(3, "student.safetensors", word)
+    assert left(tmp_path) == ([] if spoil is Path.unlink else ["student.safetensors"])
+
+
+def foreign(path: Path, shape: tuple) -> Path:
+    """An FP32 network that is none of ours: NCHW floats to their mean."""
+    graph = helper.make_graph(
+        [helper.make_node("ReduceMean", ["input", "axes"], ["depth"], keepdims=1)],
+        "foreign",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("depth", TensorProto.FLOAT, (shape[0], 1, *shape[2:]))],
+        [helper.make_tensor("axes", TensorProto.INT64, [1], [1])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize("shape", [("N", 3, "H", "W"), (1, 3, 96, 160), (1, 5, 96, 160)])
+def test_an_onnx_network_without_a_yaml(cli, small_recipe, tmp_path, shape):
+    network = foreign(tmp_path / "depth.onnx", shape)
+    said = cli("build", "--onnx", network, "--calib", small_recipe, "--out", tmp_path / "b")
+    said.refuses(3, "depth.onnx")
+    assert left(tmp_path) == ["depth.onnx"]
+
+
+@pytest.mark.parametrize("shape", [("N", 3, "H", "W"), (1, 5, 96, 160)])
+def test_an_onnx_network_that_its_yaml_does_not_describe(cli, small_recipe, tmp_path, shape):
+    network = foreign(tmp_path / "depth.onnx", shape)
+    (tmp_path / "depth.yaml").write_text("version: 1\noutput: {kind: metric}\n")
+    said = cli(
+        "build", "--onnx", network, "--convention", tmp_path / "depth.yaml", "--calib", small_recipe,
+        "--out", tmp_path / "b",
+    )  # fmt: skip
+    said.refuses(3, "depth.")
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no protobuf at all"])
+def test_a_file_that_is_no_onnx(cli, small_recipe, tmp_path, content):
+    (tmp_path / "depth.onnx").write_bytes(content)
+    said = cli("build", "--onnx", tmp_path / "depth.onnx", "--calib", small_recipe, "--out", tmp_path / "b")
+    said.refuses(3, "depth.onnx")
+
+
+# Bundles
+
+
+def test_one_flipped_byte_in_any_file(cli, bundle):
+    files = [bundle / MANIFEST, *(bundle / name for name in open_bundle(bundle).files)]
+    assert len(files) >= 9
+    for path in files:
+        data = path.read_bytes()
+        path.write_bytes(
+            data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
+        )
+        cli("inspect", bundle).refuses(3, str(path), "damaged")
+        path.write_bytes(data)
+    assert cli("inspect", bundle).code == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["run", "--source", "synthetic"], ["check"], ["bench"], ["inspect"]],
+    ids=lambda command: command[0],
+)
+def test_every_command_refuses_a_damaged_bundle(cli, bundle, command):
+    model = bundle / "model.int8.onnx"
+    model.write_bytes(model.read_bytes()[:-1])
+    cli(command[0], bundle, *command[1:]).refuses(3, "model.int8.onnx", "damaged")
+
+
+def test_a_manifest_of_a_newer_schema(cli, bundle):
+    values = json.loads((bundle / MANIFEST).read_text())
+    (bundle / MANIFEST).write_text(json.dumps({**values, "schema": SCHEMA + 1, "new": True}))
+    cli("inspect", bundle).refuses(3, "newer fsmde-edge", "pip install -U")
+
+
+def test_no_bundle(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli("inspect").refuses(3, "no such bundle", "fsmde-edge build")
+    cli("run", tmp_path, "--source", "synthetic").refuses(3, "not a bundle")
+
+
+def failed(bundle: Path, verdict: str) -> None:
+    """Seal the bundle again with another verdict."""
+    opened = open_bundle(bundle)
+    manifest = replace(opened.manifest, gate={**opened.manifest.gate, "verdict": verdict, "passed": False})
+    (bundle / MANIFEST).unlink()
+    seal(bundle, manifest)
+
+
+def test_a_bundle_whose_gate_failed_does_not_run_by_itself(cli, bundle):
+    failed(bundle, "failed")
+    once = ("--source", "synthetic", "--frames", 1, "--threads", 1)
+    cli("run", bundle, *once).refuses(4, "gate is failed", "--allow-failed")
+    assert cli("run", bundle, *once, "--allow-failed").code == 0
+    assert cli("run", bundle, *once, "--precision", "fp32").code == 0
+
+
+# Output
+
+
+@pytest.mark.parametrize("place", ["mount", "/proc/none", "through a file"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "{bundle}", "--source", "synthetic", "--frames", "1", "--out", "{out}/depth"],
+        [
+            "run",
+            "{bundle}",
+            "--source",
+            "synthetic",
+            "--frames",
+            "1",
+            "--format",
+            "npz",
+            "--out",
+            "{out}/depth",
+        ],
+        ["run", "{bundle}", "--source", "synthetic", "--frames", "1", "--mosaic", "{out}/mosaic.png"],
+        ["run", "{bundle}", "--source", "synthetic", "--frames", "1", "--mosaic", "{out}/mosaic.mp4"],
+        ["check", "{bundle}", "--sets", "2", "--runs", "0", "--report", "{out}/check.html"],
+        ["bench", "{bundle}", "--runs", "1", "--warmup", "1", "--json", "{out}/bench.json"],
+        ["build", "--checkpoint", "{student}", "--calib", "{recipe}", "--out", "{out}/bundle"],
+        ["synth", "{out}/streets", "--scenes", "1", "--length", "1", "--size", "32", "64"],
+        ["train", "{train}", "--out", "{out}/run", "--cache", "{cache}"],
+    ],
+    ids=lambda command: " ".join(word for word in command if not word.startswith("{")),
+)
+def test_output_that_cannot_be_written(
+    cli, small_bundle, small_recipe, small_checkpoint, request, tmp_path, command, place
+):
+    if place == "mount":
+        out = request.getfixturevalue("read_only_folder")
+    elif place == "/proc/none":
+        out = Path(place)
+    else:
+        out = tmp_path / "file"
+        out.write_bytes(b"")
+    (tmp_path / "train.yaml").write_text(
+        "{version: 1, student: tiny, steps: 1, streets: [{scenes: 1, size: [32, 64]}]}"
+    )
+    filled = [
+        word.format(
+            out=out,
+            bundle=small_bundle,
+            recipe=small_recipe,
+            student=small_checkpoint,
+            train=tmp_path / "train.yaml",
+            cache=tmp_path / "cache",
+        )
+        for word in command
+    ]
+    cli(*filled).refuses(3, "cannot be written", str(out))
+
+
+def test_a_full_disk_during_run(cli, small_bundle, tiny_disk):
+    (tiny_disk / "ballast").write_bytes(bytes(200_000))
+    out = tiny_disk / "depth"
+    said = cli("run", small_bundle, "--source", "synthetic", "--out", out, "--threads", 1)
+    said.refuses(3, "No space left", "free some space")
+    import cv2
+
+    for file in out.rglob("*.png"):
+        assert cv2.imread(str(file), cv2.IMREAD_UNCHANGED) is not None
+    assert [name for name in left(out) if ".tmp" in name] == []
+
+
+def test_a_full_disk_during_build(cli, small_checkpoint, small_recipe, tiny_disk):
+    said = cli(
+        "build", "--precision", "fp32", "--checkpoint", small_checkpoint, "--calib", small_recipe,
+        "--out", tiny_disk / "bundle", "--threads", 1,
+    )  # fmt: skip
+    said.refuses(3, "No space left", "free some space")
+    assert left(tiny_disk) == []
+
+
+def test_an_existing_output_is_refused_and_kept(cli, bundle, small_checkpoint, small_recipe, tmp_path):
+    build = ("build", "--checkpoint", small_checkpoint, "--calib", small_recipe, "--out")
+    cli(*build, bundle).refuses(3, "already exists", "--force")
+    (tmp_path / "thesis").mkdir()
+    cli(*build, tmp_path / "thesis", "--force").refuses(3, "--force does not delete it")
+    open_bundle(bundle)
+
+
+def test_kill_nine_during_build(cli, small_checkpoint, small_recipe, tmp_path):
+    out = tmp_path / "bundle"
+    arguments = [
+        "build",
+        "--checkpoint",
+        str(small_checkpoint),
+        "--calib",
+        str(small_recipe),
+        "--out",
+        str(out),
+    ]
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-m", "fsmde_edge", *arguments, "--threads", "1"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in child.stdout:
+        if line.startswith("comparing with FP32"):  # the models are written, the manifest is not
+            child.kill()
+    assert child.wait() == -signal.SIGKILL
+    leftovers = list(tmp_path.iterdir())
+    assert [path.name.startswith(".tmp-") for path in leftovers] == [True]
+    with pytest.raises(BundleError):
+        open_bundle(leftovers[0])
+    said = cli(*arguments, "--precision", "fp32", "--threads", 1)
+    assert said.code == 0, said.err
+    assert left(tmp_path)[0] == "bundle"
+    assert open_bundle(out).manifest.precision == "fp32"
+
+
+def test_control_c_during_build(small_checkpoint, small_recipe, tmp_path):
+    arguments = [
+        "build",
+        "--checkpoint",
+        str(small_checkpoint),
+        "--calib",
+        str(small_recipe),
+        "--threads",
+        "1",
+    ]
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-m", "fsmde_edge", *arguments, "--out", str(tmp_path / "bundle")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in child.stdout:
+        if line.startswith("reading the network"):
+            child.send_signal(signal.SIGINT)
+    Said(child.wait(), "", child.stderr.read()).refuses(130, "interrupted")
+    assert left(tmp_path) == []
+
+
+# The command line itself
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["run"],
+        ["run", "--source"],
+        ["run", "--source", "synthetic", "--frames", "0"],
+        ["run", "--source", "synthetic", "--frames", "many"],
+        ["build", "--precision", "int4"],
+        ["build", "--checkpoint", "a", "--onnx", "b"],
+        ["build", "--convention", "c.yaml"],
+        ["check", "--protocol", "best"],
+        ["bench", "--runs", "-1"],
+        ["inspect", "--everything"],
+        ["synth"],
+    ],
+    ids=" ".join,
+)
+def test_usage_errors(cli, arguments):
+    said = cli(*arguments)
+    said.refuses(2)
+    assert said.out == ""
+
+
+def test_options_that_do_not_go_together(cli, small_bundle):
+    cli("check", small_bundle, "--scenes", "a").refuses(2, "--data")
+    cli("run", small_bundle, "--source", "synthetic", "--backend", "tensorrt").refuses(2, "no backend")
+    cli("run", small_bundle, "--source", "synthetic", "--mosaic", "a.gif").refuses(2, ".png")
+    cli("run", small_bundle, "--source", "a.mp4", "b.mp4").refuses(2, "rig")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_debug_shows_the_traceback_and_the_line(cli, command):
+    said = cli(command, "--debug", "--no-such-option")
+    assert said.code == 2
+    assert "Traceback" in said.err
+    assert said.err.splitlines()[-1].startswith("fsmde-edge: ")
