@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fsmde_edge.errors import BundleError, InputError
+from fsmde_edge.errors import BundleError, FsmdeError, InputError
 from fsmde_edge.files import atomic_folder, atomic_write
 from fsmde_edge.recipes import from_mapping
 from fsmde_edge.rig import VirtualPinhole
@@ -38,6 +39,13 @@ ASKED: Mapping[str, tuple[str, ...]] = {
     "int8": ("fp32", "int8", "int8-fp16"),
 }
 """Which models `build --precision` makes."""
+
+SIZES = (8, 4096)
+"""Least and most pixels of a side of the network."""
+
+GOLDEN = ("inputs.npz", "depth.npz", "preprocess.npz", "preprocess.json")
+VERDICTS = ("passed", "failed", "inconclusive")
+_GATE_NUMBERS = ("deviation", "p99", "worst_tile", "farther")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +83,16 @@ class Manifest:
     notices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if len({(view.height, view.width) for view in self.views}) != 1:
-            raise InputError("a bundle needs views, all of one size")
+        asked = ASKED.get(self.precision)
+        if asked is None:
+            raise InputError(f"'precision' must be one of {', '.join(ASKED)}, not {self.precision!r}")
+        if {name for name, file in self.models.items() if file is not None} != set(asked):
+            raise InputError(f"a bundle of precision {self.precision} has the models {', '.join(asked)}")
+        if self.focal is not None and not _is_positive(self.focal):
+            raise InputError("'focal' must be positive")
+        _check_views(self.views)
+        if self.gate:
+            _check_gate(self.gate)
 
     @property
     def metric(self) -> bool:
@@ -127,13 +143,25 @@ class Bundle:
         return self.root / name
 
     def golden(self) -> Golden:
-        """The golden frames."""
-        return Golden.load(self.root / "golden")
+        """The golden frames.
+
+        Raises:
+            BundleError: its files hold something else.
+        """
+        golden = Golden.load(self.root / "golden")
+        if golden.images.shape[:3] != (len(self.manifest.views), *self.manifest.size):
+            raise _damaged(self.root / "golden" / GOLDEN[0], "its pictures are not of the network's size")
+        return golden
+
+    @property
+    def verdict(self) -> str:
+        """The gate's verdict; `missing` where there is none."""
+        return str(self.manifest.gate.get("verdict", "missing"))
 
     @property
     def gate_passed(self) -> bool:
         """Whether the gate passed; a bundle without INT8 has none to pass."""
-        return not self.manifest.gate or self.manifest.gate.get("verdict") == "passed"
+        return self.manifest.precision != "int8" or self.verdict == "passed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -145,7 +173,7 @@ class Golden:
         focal: float32 [V].
         depth: precision (`fp32`, `int8`) to float32 [V, H, W], in exact arithmetic.
         pictures, prepared: uint8 [h, w, 3] raw pictures and what preprocessing makes of them.
-        cameras: the cameras of `pictures`, as plain values (see `preprocess.golden_cameras`).
+        cameras: the cameras of `pictures`, as plain values (see `golden.make_golden`).
     """
 
     images: NDArray[np.uint8]
@@ -154,6 +182,15 @@ class Golden:
     pictures: tuple[NDArray[np.uint8], ...] = ()
     prepared: tuple[NDArray[np.uint8], ...] = ()
     cameras: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        pictures = (*self.pictures, *self.prepared)
+        if self.images.ndim != 4 or any(p.ndim != 3 or p.dtype != np.uint8 for p in pictures):
+            raise InputError("golden frames are uint8 [V, H, W, 3], golden pictures uint8 [h, w, 3]")
+        if self.images.dtype != np.uint8 or self.focal.shape != self.images.shape[:1]:
+            raise InputError("golden frames are uint8, with one focal length a view")
+        if not len(self.pictures) == len(self.prepared) == len(self.cameras):
+            raise InputError("golden pictures need a result and a camera each")
 
     def save(self, folder: Path) -> None:
         """Write inputs.npz, depth.npz, preprocess.npz and preprocess.json."""
@@ -166,18 +203,23 @@ class Golden:
 
     @classmethod
     def load(cls, folder: Path) -> Golden:
-        """Read what `save` wrote."""
-        inputs, depth = _load_npz(folder / "inputs.npz"), _load_npz(folder / "depth.npz")
-        vectors = _load_npz(folder / "preprocess.npz")
+        """Read what `save` wrote.
+
+        Raises:
+            BundleError: the files hold something else.
+        """
+        inputs, depth, vectors = (_load_npz(folder / name) for name in GOLDEN[:3])
+        cameras = read_json(folder / GOLDEN[3])
         count = len(vectors) // 2
-        return cls(
-            images=inputs["images"],
-            focal=inputs["focal"],
-            depth=depth,
-            pictures=tuple(vectors[f"picture{i}"] for i in range(count)),
-            prepared=tuple(vectors[f"prepared{i}"] for i in range(count)),
-            cameras=tuple(json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))),
-        )
+        with reading(folder):
+            return cls(
+                images=inputs["images"],
+                focal=inputs["focal"],
+                depth=depth,
+                pictures=tuple(vectors[f"picture{i}"] for i in range(count)),
+                prepared=tuple(vectors[f"prepared{i}"] for i in range(count)),
+                cameras=tuple(dict(camera) for camera in cameras),
+            )
 
 
 @contextmanager
@@ -214,26 +256,98 @@ def open_bundle(root: Path) -> Bundle:
         BundleError: missing, damaged (the first bad file is named), or of a newer schema.
     """
     values = _read_manifest(root)
-    stated = values.pop("self_sha256", None)
-    if stated != hashlib.sha256(canonical_json(values)).hexdigest():
-        raise _damaged(root / MANIFEST)
-    files = values.pop("files", None)
-    if not isinstance(files, dict):
-        raise _damaged(root / MANIFEST)
-    for name, digest in files.items():
-        path = root / name
-        if not path.resolve().is_relative_to(root.resolve()) or not path.is_file():
-            raise BundleError("is missing from the bundle", where=path, hint="copy or build the bundle again")
-        if sha256_of(path) != digest:
-            raise _damaged(path)
-    del values["schema"]
+    with reading(root / MANIFEST):
+        stated = values.pop("self_sha256", None)
+        if stated != hashlib.sha256(canonical_json(values)).hexdigest():
+            raise InputError("it is not what was sealed")
+        files = dict(values.pop("files"))
+        for name, digest in files.items():
+            _verify(root, name, digest)
+        del values["schema"]
+        manifest = from_mapping(Manifest, values, where=None)
+        absent = _required(manifest) - set(files)
+        if absent:
+            raise InputError(f"it does not list {', '.join(sorted(absent))}")
+        return Bundle(root=root, manifest=manifest, hash=str(stated), files=files)
+
+
+def _verify(root: Path, name: str, digest: object) -> None:
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()) or not path.is_file():
+        raise BundleError("is missing from the bundle", where=path, hint="copy or build the bundle again")
+    if sha256_of(path) != digest:
+        raise _damaged(path, "it is not the file that was sealed into the bundle")
+
+
+def _required(manifest: Manifest) -> set[str]:
+    """The files that a bundle of this kind cannot be without."""
+    models = {name for name in manifest.models.values() if name is not None}
+    decisions = {"plan.json", "ranges.json"} if manifest.precision == "int8" else set[str]()
+    return models | decisions | {f"golden/{name}" for name in GOLDEN}
+
+
+def _check_views(views: tuple[VirtualPinhole, ...]) -> None:
+    if len({(view.height, view.width) for view in views}) != 1:
+        raise InputError("a bundle needs views, all of one size")
+    if len({view.name for view in views}) != len(views):
+        raise InputError("a bundle's views need different names")
+    low, high = SIZES
+    for view in views:
+        near, far = view.fx_range
+        other = (view.cx, view.cy, view.yaw_deg, view.pitch_deg, view.height_m)
+        if not (low <= view.height <= high and low <= view.width <= high):
+            raise InputError(f"a network of {view.height}x{view.width}; {low} to {high} pixels a side")
+        if not (all(map(_is_positive, (view.fx, view.fy, near, far))) and near <= far):
+            raise InputError(f"the focal lengths of view {view.name} must be positive")
+        if not all(map(math.isfinite, other)):
+            raise InputError(f"the numbers of view {view.name} must be finite")
+
+
+def _check_gate(gate: Mapping[str, Any]) -> None:
+    """What `evaluation.gate.GateResult` always says is there and of its type."""
+    budget, change = gate.get("budget"), gate.get("abs_rel_change", "missing")
+    numbers = [gate.get(name) for name in _GATE_NUMBERS] + ([] if change is None else [change])
+    if gate.get("verdict") not in VERDICTS or not isinstance(gate.get("allow_few"), bool):
+        raise InputError(f"the gate's verdict is one of {', '.join(VERDICTS)}, 'allow_few' true or false")
+    if not isinstance(budget, Mapping) or not all(map(_is_number, (*numbers, *budget.values()))):
+        raise InputError("the gate's numbers and its budget must be finite numbers")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Translate whatever goes wrong with the content of a bundle's file into `BundleError`.
+
+    Args:
+        path: the file (or folder) named in the message.
+    """
     try:
-        manifest = from_mapping(Manifest, values, where=root / MANIFEST)
-    except InputError as error:
-        raise _damaged(root / MANIFEST) from error
-    if not {name for name in manifest.models.values() if name is not None} <= set(files):
-        raise _damaged(root / MANIFEST)
-    return Bundle(root=root, manifest=manifest, hash=str(stated), files=files)
+        yield
+    except BundleError:
+        raise
+    except FsmdeError as error:
+        raise _damaged(path, error.what) from error
+    except OSError as error:
+        raise BundleError(f"cannot be read ({error.strerror})", where=path, hint="check the file") from error
+    except Exception as error:  # NumPy, zipfile, json and zlib raise a dozen classes of their own
+        raise _damaged(path, "it does not hold what its name says") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of a bundle holds.
+
+    Raises:
+        BundleError: it is missing, or no JSON.
+    """
+    with reading(path):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def canonical_json(values: Any) -> bytes:
@@ -258,13 +372,11 @@ def _read_manifest(root: Path) -> dict[str, Any]:
             where=root,
             hint="give a bundle's folder, or make one with: fsmde-edge build",
         )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        schema = int(values["schema"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path) from error
-    if schema < 1:
-        raise _damaged(path)
+    values = read_json(path)
+    with reading(path):
+        schema = values["schema"]
+        if type(schema) is not int or schema < 1:
+            raise InputError("its schema is no number from 1")
     if schema > SCHEMA:
         raise BundleError(
             f"was built by a newer fsmde-edge (manifest schema {schema}, this one reads {SCHEMA})",
@@ -274,12 +386,8 @@ def _read_manifest(root: Path) -> dict[str, Any]:
     return dict(values)
 
 
-def _damaged(path: Path) -> BundleError:
-    return BundleError(
-        "is damaged: it is not the file that was sealed into the bundle",
-        where=path,
-        hint="copy or build the bundle again",
-    )
+def _damaged(path: Path, why: str) -> BundleError:
+    return BundleError(f"is damaged: {why}", where=path, hint="copy or build the bundle again")
 
 
 def _save_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -291,5 +399,5 @@ def _save_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _load_npz(path: Path) -> dict[str, NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as file:
+    with reading(path), np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
 import os
 import platform
 import re
@@ -125,6 +126,13 @@ _PACKAGES = (
 )  # fmt: skip
 
 
+_BASE = {
+    "numpy": "numpy", "onnx": "onnx", "cv2": "opencv-python-headless", "yaml": "pyyaml", "jinja2": "jinja2",
+    "tqdm": "tqdm",
+}  # fmt: skip
+"""Modules that no command does without, to what installs them (ONNX Runtime has a finding of its own)."""
+
+
 def examine() -> list[Finding]:
     """Look at everything; nothing is changed, no heavy library is loaded but to see whether it loads."""
     l4t = _l4t()
@@ -136,6 +144,7 @@ def examine() -> list[Finding]:
     )
     return [
         _python(machine),
+        _base(),
         _jetson(l4t),
         _onnxruntime(),
         _optional("OpenVINO backend", "openvino", "openvino", "a second CPU backend"),
@@ -153,6 +162,21 @@ def _python(machine: Machine) -> Finding:
     if machine.python < (3, 10):
         return Finding(what="Python", level="problem", detail=detail, advice="use Python 3.10 or later")
     return Finding(what="Python", level="ok", detail=detail)
+
+
+def _base() -> Finding:
+    missing = [name for module, name in _BASE.items() if not _is_there(module)]
+    if missing:
+        detail = f"not installed: {', '.join(missing)}"
+        return Finding(what="packages", level="problem", detail=detail, advice="pip install fsmde-edge")
+    return Finding(what="packages", level="ok", detail=", ".join(_BASE.values()))
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # loaded by hand, without a spec
+        return module in sys.modules and sys.modules[module] is not None
 
 
 def _l4t() -> tuple[int, int] | None:

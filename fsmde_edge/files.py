@@ -35,6 +35,18 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_writable(path: Path) -> None:
+    """Find out, before long work, that `atomic_write` may write a file; its folder is made.
+
+    Errors:
+        OutputError: read-only disk, no permission, a path through a file, a folder of that name.
+    """
+    temporary = _temporary_file(path)
+    with writing(path):
+        temporary.touch()
+        temporary.unlink()
+
+
 def atomic_write(path: Path, data: bytes) -> None:
     """Write a file whole: parents are made, an old file of that name is replaced in one step.
 
@@ -52,8 +64,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Errors:
         OutputError: full or read-only disk, no permission, a path through a file.
     """
-    make_folder(path.parent)
-    temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
+    temporary = _temporary_file(path)
     try:
         with _translating(path, temporary):
             yield temporary
@@ -68,25 +79,37 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(
-    path: Path, force: bool = False, *, replaceable: Callable[[Path], bool] = lambda _: True
+    path: Path,
+    force: bool = False,
+    *,
+    replaceable: Callable[[Path], bool] = lambda _: True,
+    into_empty: bool = False,
 ) -> Iterator[Path]:
     """A temporary folder to fill; it becomes `path` when the block succeeds.
+
+    What appears at `path` while the block runs is treated like what was there before.
 
     Args:
         path: the folder to make; its parents are made too.
         force: swap an existing one: the old is renamed aside, the new renamed in, the old deleted. A
             process killed between the two renames leaves the old aside; the next run puts it back.
         replaceable: says whether an existing folder is of the kind that `force` may delete.
+        into_empty: an existing empty folder is fine, and no other; `force` does not count.
 
     Errors:
         OutputError: the folder exists and may not be replaced, or the disk refuses.
     """
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # unlike `resolve`, it raises nothing on a circle of links
+    aside = _named(path, f".old-{path.name}")
     make_folder(path.parent)
-    aside = path.with_name(f".old-{path.name}")
     with writing(path):
         _tidy(path, aside)
-    _refuse_existing(path, force, replaceable)
+
+    def refuse_existing() -> None:
+        with writing(path):
+            _refuse_full(path) if into_empty else _refuse_existing(path, force, replaceable)
+
+    refuse_existing()
     with writing(path):
         temporary, lock = _locked_folder(path)
     try:
@@ -94,7 +117,9 @@ def atomic_folder(
             yield temporary
         with writing(path):
             _flush_tree(temporary)
-            _swap(temporary, path, aside)
+        refuse_existing()
+        with writing(path):
+            _swap(temporary, path, aside if force else None)
     finally:
         os.close(lock)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -115,6 +140,11 @@ def _refuse_existing(path: Path, force: bool, replaceable: Callable[[Path], bool
             where=path,
             hint="choose another folder, or remove it yourself",
         )
+
+
+def _refuse_full(path: Path) -> None:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise OutputError("exists and is not empty", where=path, hint="choose an empty folder")
 
 
 def _tidy(path: Path, aside: Path) -> None:
@@ -141,7 +171,7 @@ def _escaped(name: str) -> str:
 def _locked_folder(path: Path) -> tuple[Path, int]:
     """A fresh temporary folder, and a handle whose lock says that its maker lives."""
     while True:
-        temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
+        temporary = _temporary(path)
         temporary.mkdir()
         handle = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
         with suppress(OSError):  # file systems without locks: another run's leftovers simply stay
@@ -151,9 +181,31 @@ def _locked_folder(path: Path) -> tuple[Path, int]:
         os.close(handle)
 
 
-def _swap(new: Path, path: Path, aside: Path) -> None:
-    if not path.exists():
-        new.rename(path)
+def _temporary_file(path: Path) -> Path:
+    """A temporary name for a file whose folder is made; never for what would replace a folder or a device."""
+    make_folder(path.parent)
+    with writing(path):
+        special = path.exists() and not path.is_file()
+    if special:
+        raise OutputError("cannot be written: it is no regular file", where=path, hint="choose another name")
+    return _temporary(path)
+
+
+def _temporary(path: Path) -> Path:
+    return _named(path, f".tmp-{secrets.token_hex(4)}-{path.name}")
+
+
+def _named(path: Path, name: str) -> Path:
+    """A name beside a path's own."""
+    if not path.name:
+        raise OutputError("is not a place for something new", where=path, hint="give it a name of its own")
+    return path.with_name(name)
+
+
+def _swap(new: Path, path: Path, aside: Path | None) -> None:
+    """Rename into place; where there is no `aside` to keep an old one, only an empty folder is replaced."""
+    if aside is None or not path.exists():
+        new.rename(path)  # the system refuses to rename a folder over a file or a folder that holds anything
     else:
         path.rename(aside)
         try:

@@ -60,9 +60,9 @@ def manifest(**change):
 def golden():
     rng = np.random.default_rng(0)
     return Golden(
-        images=rng.integers(0, 255, (2, 4, 6, 3), dtype=np.uint8),
+        images=rng.integers(0, 255, (2, 48, 80, 3), dtype=np.uint8),
         focal=np.array([1, 2], dtype=np.float32),
-        depth={"fp32": rng.random((2, 4, 6), dtype=np.float32)},
+        depth={"fp32": rng.random((2, 48, 80), dtype=np.float32)},
         pictures=(rng.integers(0, 255, (5, 7, 3), dtype=np.uint8),),
         prepared=(rng.integers(0, 255, (2, 3, 3), dtype=np.uint8),),
         cameras=({"lens": "none", "intrinsics": [[1.0]]},),
@@ -315,3 +315,70 @@ def test_a_limit_on_file_size_leaves_nothing(tmp_path):
     )
     assert "cannot be written (File too large)" in child.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "int2"},
+        {"precision": "int8"},
+        {"models": {"fp32": "model.fp32.onnx", "int8": "plan.json"}},
+        {"focal": -1.0},
+        {"schema": 1.0},
+        {"schema": True},
+        {"files": {"a" * 5000: "x"}},
+        {"files": {"a\0b": "x"}},
+        {"files": {"\ud800": "x"}},
+        {"gate": {"verdict": "passed"}},
+        {"gate": {"verdict": ["passed"], "allow_few": False}},
+    ],
+)
+def test_a_manifest_that_says_nonsense_is_one_line(bundle, change):
+    reseal(bundle, **change)
+    with pytest.raises(BundleError) as caught:
+        open_bundle(bundle)
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(bundle / MANIFEST) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "b"},
+        {"width": 0},
+        {"width": -80},
+        {"width": 10**9, "height": 10**9},
+        {"fx": -1.0},
+        {"fx_range": [0, 0]},
+        {"fx_range": [2, 1]},
+    ],
+)
+def test_a_view_that_cannot_be_is_refused(bundle, change):
+    views = json.loads((bundle / MANIFEST).read_text())["views"]
+    views[0] |= change
+    reseal(bundle, views=views)
+    with pytest.raises(BundleError, match="damaged"):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("golden")])
+def test_a_bundle_lists_its_golden_files(bundle, name):
+    files = json.loads((bundle / MANIFEST).read_text())["files"]
+    del files[name]
+    reseal(bundle, files=files)
+    with pytest.raises(BundleError, match=f"does not list {name}"):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize("text", ['{"schema": 1e400}', '{"schema":1,"a":1e400}', "[" * 200_000])
+def test_json_that_python_stumbles_over_is_damage(bundle, text):
+    (bundle / MANIFEST).write_text(text)
+    with pytest.raises(BundleError, match="damaged"):
+        open_bundle(bundle)
+
+
+def test_golden_frames_of_another_size_are_damage(bundle):
+    views = json.loads((bundle / MANIFEST).read_text())["views"]
+    reseal(bundle, views=[{**view, "width": 96} for view in views])
+    with pytest.raises(BundleError, match=r"inputs\.npz: is damaged"):
+        open_bundle(bundle).golden()

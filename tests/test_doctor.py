@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -111,3 +112,10 @@ def test_the_command_prints_every_finding(capsys):
     }
     assert main(["doctor"]) == code == (5 if "problem" in levels else 0)
     assert "ONNX Runtime" in capsys.readouterr().out
+
+
+def test_a_missing_base_package_is_a_problem(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    found = next(finding for finding in examine() if finding.what == "packages")
+    assert (found.level, found.detail) == ("problem", "not installed: tqdm")
+    assert "pip install fsmde-edge" in found.advice

@@ -10,7 +10,7 @@ import textwrap
 import pytest
 
 from fsmde_edge.errors import OutputError
-from fsmde_edge.files import atomic_file, atomic_folder, atomic_write
+from fsmde_edge.files import atomic_file, atomic_folder, atomic_write, check_writable
 
 
 def names(folder):
@@ -160,3 +160,61 @@ def test_the_unfinished_folder_of_a_living_run_is_left_alone(tmp_path):
             raise RuntimeError
         assert (first / "file").exists()
     assert (tmp_path / "bundle/file").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("content", [{"thesis.tex": b"x"}, {}])
+def test_what_appears_while_a_folder_is_filled_is_never_touched(tmp_path, content):
+    out = tmp_path / "out"
+    with pytest.raises(OutputError, match="already exists"), atomic_folder(out) as folder:  # noqa: PT012
+        (folder / "new").write_bytes(b"")
+        out.mkdir()
+        for name, data in content.items():
+            (out / name).write_bytes(data)
+    assert names(out) == sorted(content)
+    assert names(tmp_path) == ["out"]
+
+
+def test_force_asks_again_before_it_replaces(tmp_path):
+    out = tmp_path / "out"
+    ours = lambda path: (path / "ours").exists()  # noqa: E731
+    with (  # noqa: PT012
+        pytest.raises(OutputError, match="does not delete it"),
+        atomic_folder(out, force=True, replaceable=ours) as folder,
+    ):
+        (folder / "ours").write_bytes(b"")
+        out.mkdir()
+        (out / "thesis.tex").write_bytes(b"x")
+    assert names(out) == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("path", ["/", "."])
+def test_a_place_without_a_name_is_refused(tmp_path, monkeypatch, path):
+    from pathlib import Path
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError):
+        atomic_write(Path(path), b"")
+    with pytest.raises(OutputError), atomic_folder(Path(path)):
+        pytest.fail("the block must not run")
+    assert names(tmp_path) == []
+
+
+def test_a_target_is_tried_before_long_work(tmp_path):
+    check_writable(tmp_path / "a/b.json")
+    assert names(tmp_path / "a") == []
+    with pytest.raises(OutputError, match="cannot be written"):
+        check_writable(tmp_path / "a")
+
+
+def test_a_circle_of_links_is_one_line(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(OutputError), atomic_folder(tmp_path / "a" / "out"):
+        pytest.fail("the block must not run")
+
+
+def test_what_is_no_regular_file_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="no regular file"):
+        atomic_write(tmp_path / "pipe", b"")
+    assert (tmp_path / "pipe").is_fifo()

@@ -6,7 +6,8 @@ from typing import Literal
 
 import pytest
 
-from fsmde_edge.compiler.recipe import load_recipe, load_target
+from fsmde_edge.compiler.recipe import CalibRecipe, load_recipe, load_target
+from fsmde_edge.datasets.selection import Selection
 from fsmde_edge.distill.recipe import load_train_recipe
 from fsmde_edge.errors import InputError
 from fsmde_edge.recipes import PACKAGE, find_shipped, from_mapping, read_yaml, shipped
@@ -73,6 +74,14 @@ def test_nested_values_are_read():
         ({"name": None}, "'name' must be of type str"),
         ({"words": {"k": "v"}}, "'words.k' must be of type int"),
         ({"count": -1}, "a count below 0; count from 0"),
+        ({"count": 2**63}, "'count' must be of type int, not 9223372036854775808; write a whole number"),
+        ({"count": 10**5000}, "'count' must be of type int, not a very long int"),
+        ({"rate": 10**400}, "'rate' must be of type float"),
+        ({"rate": float("nan")}, "'rate' must be of type float, not nan; write a finite number"),
+        ({"rate": float("-inf")}, "'rate' must be of type float, not -inf; write a finite number"),
+        ({"kind": ["a"]}, "'kind' must be one of a, b"),
+        ({"name": "half a pair \ud800"}, "'name' must be of type str"),
+        ({"name": ["x" * 10**6] * 100}, r"'name' must be of type str, not .{20,300}; write text"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_key_and_file(change, message):
@@ -94,6 +103,10 @@ def test_a_missing_key_is_named():
         (b"a: [1", "not valid YAML"),
         (b"\xff\xfe\x00", "not valid YAML"),
         (b"[" * 5000, "not valid YAML"),
+        (b"a: 1\nb: 2\na: 3", "the key 'a' stands twice"),
+        (b"a: [{b: 1, b: 2}]", "the key 'b' stands twice"),
+        (b"a: " + b"9" * 5000, "not valid YAML"),
+        (b"a: 2020-13-45", "not valid YAML"),
         (b"a: !!python/object/apply:os.system ['touch x']", "not valid YAML"),
     ],
 )
@@ -138,3 +151,27 @@ def test_every_shipped_training_recipe_loads(path):
     from fsmde_edge.student.config import STUDENTS
 
     assert load_train_recipe(path).student in STUDENTS
+
+
+def test_merged_keys_may_be_overruled(tmp_path):
+    path = tmp_path / "f.yaml"
+    path.write_text("a: &a {b: 1, c: 2}\nd: {<<: *a, c: 3}\n")
+    assert read_yaml(path)["d"] == {"b": 1, "c": 3}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": (3_200_000, 3_200_000)},
+        {"size": (-32, 64)},
+        {"keep_float": ("*", "a"), "force_int8": ("*",)},
+        {"data": ()},
+        {"version": 2},
+    ],
+)
+def test_a_calibration_recipe_that_cannot_be_is_refused(change):
+    some = (Selection(split="dev"),)
+    values = {"version": 1, "size": (64, 96), "data": some, "gate": some}
+    CalibRecipe(**values)
+    with pytest.raises(InputError):
+        CalibRecipe(**{**values, **change})

@@ -41,18 +41,22 @@ def open_source(
 
     Errors:
         InputError: nothing usable lies there.
+        UsageError: something was given that goes with another kind of source.
     """
     specs = [spec] if isinstance(spec, (str, Path)) else list(spec)
     if len(specs) == 1 and str(specs[0]) == "synthetic":
+        _refuse("synthetic streets", rig=rig, scenes=scenes, masks=masks)
         from fsmde_edge.capture.synthetic import synthetic_source
 
         return synthetic_source(split or "test", width=size[0], height=size[1], seed=seed, realtime=realtime)
     videos = _video_files(specs)
     if videos:
+        _refuse("video files", scenes=scenes, split=split)
         return _open_videos(videos, rig, squash, None if masks is None else Path(masks))
     from fsmde_edge.datasets import open_dataset
     from fsmde_edge.errors import UsageError
 
+    _refuse("a data set", rig=rig)
     if len(specs) != 1:
         raise UsageError(
             f"{len(specs)} sources that are not all video files",
@@ -60,6 +64,14 @@ def open_source(
         )
     dataset = open_dataset(specs[0], scenes=scenes, split=split, masks=masks, lidar=False)
     return DatasetReplay(dataset, realtime=realtime)
+
+
+def _refuse(source: str, **given: object) -> None:
+    from fsmde_edge.errors import UsageError
+
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(f"--{name} does not go with {source}", hint=f"leave --{name} away")
 
 
 def _video_files(specs: Sequence[str | Path]) -> list[str | Path]:

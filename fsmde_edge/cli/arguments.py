@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
+
+DIGITS = 18
+"""Of the longest whole number that is taken."""
 
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +27,7 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     """--threads."""
     parser.add_argument(
         "--threads",
-        type=positive,
+        type=threads,
         default=os.cpu_count() or 1,
         metavar="N",
         help="threads that compute (default: all cores)",
@@ -60,6 +64,25 @@ def positive(text: str) -> int:
 
 def natural(text: str) -> int:
     """A whole number from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    if not (text.isascii() and text.isdecimal() and len(text) <= DIGITS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at most {DIGITS} digits")
     return int(text)
+
+
+def threads(text: str) -> int:
+    """A number of threads that this machine may be asked for."""
+    value, most = positive(text), 4 * (os.cpu_count() or 1) + 16
+    if value > most:
+        raise argparse.ArgumentTypeError(f"{value} threads are too many for this machine (at most {most})")
+    return value
+
+
+def metres(text: str) -> float:
+    """A distance up to which LiDAR may count."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.1 < value <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a distance between 0.1 and 10000 metres")
+    return value

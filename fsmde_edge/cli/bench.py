@@ -28,8 +28,14 @@ def run(args: argparse.Namespace) -> int:
     """Time every model of the bundle on its golden frames, in turn; Ctrl-C prints what there is."""
     from fsmde_edge.evaluation.bench import bench_bundle
     from fsmde_edge.evaluation.report import Table
+    from fsmde_edge.files import check_writable
 
+    if args.json is not None:
+        check_writable(args.json)
     result = bench_bundle(args.bundle, runs=args.runs, warmup=args.warmup, threads=args.threads)
+    if not result.latency:
+        print("stopped before every model had one counted run")
+        return 0
     rows = [
         (
             name,

@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsmde_edge.cli.arguments import add_bundle, add_data, add_threads, natural, positive
+from fsmde_edge.cli.arguments import add_bundle, add_data, add_threads, metres, natural, positive
 
 if TYPE_CHECKING:
     from fsmde_edge.bundle import Bundle
     from fsmde_edge.datasets.base import Dataset
-    from fsmde_edge.evaluation.check import CheckResult
+    from fsmde_edge.evaluation.check import CheckOptions, CheckResult
     from fsmde_edge.evaluation.report import Table
 
 SYNTHETIC_SETS = 8
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol", nargs="+", choices=("surrounddepth", "vfdepth", "deploy"), help="default: all three"
     )
     parser.add_argument(
-        "--max-depth", type=float, metavar="M", help="LiDAR counts up to here (default: 200; nuScenes 80)"
+        "--max-depth", type=metres, metavar="M", help="LiDAR counts up to here (default: 200; nuScenes 80)"
     )
     parser.add_argument("--runs", type=natural, default=30, metavar="N", help="timed inferences (0: none)")
     parser.add_argument("--report", type=Path, metavar="HTML", help="write a self-contained page")
@@ -55,12 +55,13 @@ def run(args: argparse.Namespace) -> int:
     from fsmde_edge.files import atomic_write
     from fsmde_edge.progress import progress
 
+    _check_targets(args)
     bundle = open_bundle(args.bundle)
     dataset = _dataset(args, bundle)
     default = CheckOptions()
     options = CheckOptions(
         protocols=tuple(args.protocol or default.protocols),
-        max_depth=args.max_depth or (80.0 if dataset.kind == "nuscenes" else default.max_depth),
+        max_depth=_max_depth(args, dataset, default),
         runs=args.runs,
         threads=args.threads,
     )
@@ -86,6 +87,24 @@ def run(args: argparse.Namespace) -> int:
         if gate.verdict == "failed"
         else "give more frames, or accept it with --allow-few",
     )
+
+
+def _check_targets(args: argparse.Namespace) -> None:
+    """Refuse what cannot be written before anything is measured."""
+    from fsmde_edge.errors import UsageError
+    from fsmde_edge.files import check_writable
+
+    targets = [path for path in (args.report, args.table) if path is not None]
+    if len({path.absolute() for path in targets}) < len(targets):
+        raise UsageError("--report and --table are the same file", where=args.report, hint="give them two")
+    for path in targets:
+        check_writable(path)
+
+
+def _max_depth(args: argparse.Namespace, dataset: Dataset, default: CheckOptions) -> float:
+    if args.max_depth is not None:
+        return float(args.max_depth)
+    return 80.0 if dataset.kind == "nuscenes" else default.max_depth
 
 
 def _dataset(args: argparse.Namespace, bundle: Bundle) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from fsmde_edge.cli.arguments import add_bundle
 
@@ -25,7 +26,10 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from fsmde_edge.bundle import MANIFEST, open_bundle
+    from fsmde_edge.errors import UsageError
 
+    if args.plan and args.json:
+        raise UsageError("--plan and --json do not go together", hint="the plan is JSON: BUNDLE/plan.json")
     bundle = open_bundle(args.bundle)
     if args.json:
         print(json.dumps(json.loads((bundle.root / MANIFEST).read_text(encoding="utf-8")), indent=1))
@@ -50,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     for notice in manifest.notices:
         print(f"notice       {notice}")
     if args.plan:
-        _print_plan(bundle.root / "plan.json")
+        for line in _plan_lines(bundle.root / "plan.json"):
+            print(line)
     return 0
 
 
@@ -62,19 +67,18 @@ def _plain(values: object) -> str:
     return str(values)
 
 
-def _print_plan(path: object) -> None:
-    import json
-    from pathlib import Path
-
+def _plan_lines(file: Path) -> list[str]:
+    from fsmde_edge.bundle import read_json, reading
     from fsmde_edge.errors import BundleError
 
-    file = Path(str(path))
     if not file.is_file():
         raise BundleError("holds no plan: it was built without INT8", where=file.parent)
-    plan = json.loads(file.read_text(encoding="utf-8"))
-    for kind in ("activations", "weights"):
-        print(f"\n{kind}")
-        for row in plan[kind]:
-            scale = f"{row['scale']:.3g}" if row.get("scale") else ""
-            precision = "int8 " if row["int8"] else "float"
-            print(f"  {precision} {scale:>9s}  {row['tensor']} ({row['node']}): {row['reason']}")
+    plan, lines = read_json(file), list[str]()
+    with reading(file):
+        for kind in ("activations", "weights"):
+            lines.append(f"\n{kind}")
+            for row in plan[kind]:
+                scale = f"{row['scale']:.3g}" if row.get("scale") else ""
+                precision = "int8 " if row["int8"] else "float"
+                lines.append(f"  {precision} {scale:>9s}  {row['tensor']} ({row['node']}): {row['reason']}")
+    return lines

@@ -7,10 +7,11 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from fsmde_edge.errors import INTERRUPTED, FsmdeError, UsageError
+from fsmde_edge.cli.streams import patient_streams
+from fsmde_edge.errors import INTERRUPTED, DeviceError, FsmdeError, InputError, MissingExtra, UsageError
 
 COMMANDS = {
     "build": "compile a checkpoint or an ONNX network into a verified bundle",
@@ -22,6 +23,18 @@ COMMANDS = {
     "train": "train a student on synthetic streets",
     "synth": "write synthetic streets as a data set in the DGP layout",
 }
+
+STOPPABLE = ("run", "bench")
+"""Commands that Ctrl-C ends in good order, even before they have a result."""
+
+BASE = {"cv2": "opencv-python-headless", "yaml": "pyyaml"} | {
+    name: name for name in ("numpy", "onnx", "onnxruntime", "jinja2", "tqdm")
+}
+"""Modules that the package itself needs, to what installs them."""
+
+COMPILE = ("torch", "safetensors", "onnxscript", "onnxsim")
+QUIET = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
+"""What OpenCV would say of broken files becomes our one line."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,33 +54,73 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 2 usage; 3 input or output; 4 gate; 5 device; 130 interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    with patient_streams() as flush:
+        code = _guarded(lambda: _command(given), given)
+        return _guarded(flush, given) or code
+
+
+def _command(given: Sequence[str]) -> int:
+    if any(word == "" or (word.startswith("--") and word.endswith("=")) for word in given):
+        raise UsageError("an argument is empty", hint="see: fsmde-edge --help")
     try:
         options = _parser(given).parse_args(given)
-        return int(options.run(options))
-    except FsmdeError as error:
-        return _failed(error, error.exit_code, debug=debug)
+    except SystemExit:  # --help and --version have printed what they had to
+        return 0
+    return int(options.run(options))
+
+
+def _guarded(work: Callable[[], int], given: Sequence[str]) -> int:
+    """Do some work; whatever a user can cause becomes one line and its exit code."""
+    try:
+        return work()
     except KeyboardInterrupt:
+        if next((word for word in given if word in COMMANDS), None) in STOPPABLE:
+            print("fsmde-edge: stopped before there was a result", file=sys.stderr)
+            return 0
         print("fsmde-edge: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away (as in `… | head`): no error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except MemoryError as error:
-        return _failed(
-            FsmdeError("out of memory", hint="use fewer views, a smaller size, or a machine with more"),
-            5,
-            debug=debug,
-            cause=error,
-        )
+    except Exception as error:
+        told = _told(error)
+        if told is None:
+            raise
+        if "--debug" in given:
+            traceback.print_exception(error)
+        print(f"fsmde-edge: {told}", file=sys.stderr)
+        return told.exit_code
 
 
-def _failed(error: FsmdeError, code: int, *, debug: bool, cause: BaseException | None = None) -> int:
-    if debug:
-        traceback.print_exception(cause or error)
-    print(f"fsmde-edge: {error}", file=sys.stderr)
-    return code
+def _told(error: Exception) -> FsmdeError | None:
+    """An exception as the error that it means for a user; None for a fault of this program."""
+    if isinstance(error, FsmdeError):
+        return error
+    if isinstance(error, MemoryError):
+        return DeviceError("out of memory", hint="use fewer views, a smaller size, or a machine with more")
+    if isinstance(error, ImportError):
+        return _missing(error)
+    if isinstance(error, OSError):
+        reason = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
+        return InputError(f"cannot be used ({reason})", where=error.filename, hint="check the path")
+    if isinstance(error, RecursionError):
+        return InputError("a file is nested too deeply to be read", hint="see which with --debug")
+    if isinstance(error, UnicodeError) or "null byte" in str(error):
+        return InputError(f"a name or a text cannot be used ({error})", hint="see which with --debug")
+    return None
+
+
+def _missing(error: ImportError) -> FsmdeError | None:
+    package = (error.name or "").partition(".")[0]
+    if package in COMPILE:
+        return MissingExtra(package, extra="compile", why="this command")
+    if package not in BASE:
+        return None
+    if isinstance(error, ModuleNotFoundError):
+        what = f"the package '{BASE[package]}' is not installed"
+        return DeviceError(what, hint="run: pip install fsmde-edge")
+    return DeviceError(
+        f"the package '{BASE[package]}' does not load ({error})", hint="run: fsmde-edge doctor"
+    )
 
 
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:

@@ -40,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=positive, metavar="N", help="at most this many frame sets")
     parser.add_argument("--out", type=Path, metavar="DIR", help="depth maps, as --format says")
     parser.add_argument("--format", choices=("png", "npz"), default="png", help="of --out (default: png)")
-    parser.add_argument(
-        "--png-scale", type=positive, default=256, metavar="N", help="PNG steps a metre (256)"
-    )
+    parser.add_argument("--png-scale", type=positive, metavar="N", help="PNG steps a metre (256)")
     parser.add_argument(
         "--mosaic", type=Path, metavar="FILE", help="all views and depths in ring order: .png or .mp4"
     )
@@ -56,9 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Open everything first, then run; print stage latencies and drops."""
     from fsmde_edge.bundle import open_bundle
+    from fsmde_edge.errors import UsageError
     from fsmde_edge.inference.backends import open_session
     from fsmde_edge.runtime import run as run_loop
 
+    if args.png_scale is not None and (args.out is None or args.format != "png"):
+        raise UsageError("--png-scale goes with --out and --format png")
     bundle = open_bundle(args.bundle)
     _refuse_failed(bundle, args)
     source = _source(args, bundle)
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     for sink in sinks:
         saturated = getattr(sink, "saturated", 0)
         if saturated:
-            print(f"  {saturated} pixels lie beyond what a PNG of {args.png_scale} steps a metre can tell")
+            print(f"  {saturated} pixels lie beyond what a PNG of this --png-scale can tell")
     return 0
 
 
@@ -84,10 +85,10 @@ def _refuse_failed(bundle: Bundle, args: argparse.Namespace) -> None:
     from fsmde_edge.errors import GateFailed
 
     gate = bundle.manifest.gate
-    excused = gate.get("verdict") == "inconclusive" and gate.get("allow_few")
+    excused = bundle.verdict == "inconclusive" and gate.get("allow_few")
     if args.precision != "fp32" and not (bundle.gate_passed or excused or args.allow_failed):
         raise GateFailed(
-            f"this bundle's gate is {gate.get('verdict')}: its INT8 depth is not known to be its FP32 depth",
+            f"this bundle's gate is {bundle.verdict}: its INT8 depth is not known to be its FP32 depth",
             where=bundle.root,
             hint="run it with --precision fp32, or with --allow-failed if you know why",
         )
@@ -123,7 +124,9 @@ def _sinks(args: argparse.Namespace, bundle: Bundle) -> list[Sink]:
         )
     sinks: list[Sink] = []
     if args.out is not None:
-        sinks.append(NpzSink(args.out) if args.format == "npz" else PngSink(args.out, scale=args.png_scale))
+        sinks.append(
+            NpzSink(args.out) if args.format == "npz" else PngSink(args.out, scale=args.png_scale or 256)
+        )
     if args.mosaic is not None:
         sinks.append(mosaic_sink(args.mosaic))
     return sinks

@@ -193,7 +193,7 @@ def _quantise(network: Network, job: _Job, pinholes: Pinholes, say: Callable[[st
         placement.calibrate,
         threads=job.options.threads,
     )
-    survey.require_enough(allow_few=job.options.allow_few)
+    survey.require_enough(allow_few=job.options.allow_few, where=job.options.recipe)
     seen = ", ".join(f"{camera} {count}" for camera, count in survey.views.items())
     say(f"calibration saw {seen}; {survey.different} pictures that do not look alike")
     for camera in survey.unseen:
@@ -219,6 +219,7 @@ def _lower(network: Network, quantised: _Quantised | None, precision: str) -> di
     return {name: makers[name]() for name in ASKED[precision]}
 
 
+@np.errstate(all="ignore")  # what is not a number is judged, not warned of
 def _judge(
     job: _Job, network: Network, pinholes: Pinholes, files: Mapping[str, Path], folder: Path
 ) -> tuple[GateResult | None, Gallery]:

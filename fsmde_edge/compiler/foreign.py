@@ -22,10 +22,10 @@ for the others `depth` is the network's own output, and the gate compares that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,11 @@ from numpy.typing import NDArray
 from fsmde_edge.bundle import DepthKind
 from fsmde_edge.compiler.simplify import run_model, waves
 from fsmde_edge.errors import InputError
+from fsmde_edge.evaluation.gate import TILE
 from fsmde_edge.graph.model import (
+    DOUBLE,
     FLOAT,
+    FLOAT16,
     UINT8,
     Interface,
     TensorType,
@@ -49,6 +52,7 @@ from fsmde_edge.graph.model import (
     tensor_types,
     tidy,
 )
+from fsmde_edge.recipes import from_mapping, read_yaml
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -74,14 +78,20 @@ class ForeignInput:
     """
 
     name: str = ""
-    layout: str = "NCHW"
-    dtype: str = "float32"
-    colours: str = "RGB"
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    dtype: Literal["float32", "uint8"] = "float32"
+    colours: Literal["RGB", "BGR"] = "RGB"
     scale: float = 1 / 255
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     height: int | None = None
     width: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "std", "height", "width"):
+            value = getattr(self, name)
+            if value is not None and not np.all(np.asarray(value) > 0):
+                raise InputError(f"input.{name} must be above zero", hint=f"correct input.{name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +110,24 @@ class ForeignOutput:
     scale: float = 1.0
     focal: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.scale == 0:
+            raise InputError("output.scale must not be zero", hint="1 leaves the output as it is")
+        if self.focal is not None and not self.focal > 0:
+            raise InputError("output.focal must be above zero", hint="write it in network pixels")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForeignConfig:
     """The whole YAML."""
 
-    version: int = VERSION
+    version: int
     input: ForeignInput = field(default_factory=ForeignInput)
     output: ForeignOutput = field(default_factory=ForeignOutput)
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise InputError(f"convention version {self.version} is not known", hint="update fsmde-edge")
 
     @property
     def metric(self) -> bool:
@@ -121,32 +141,16 @@ class ForeignConfig:
         Errors:
             InputError: unreadable, unknown keys, wrong types or values.
         """
-        import yaml
-
-        try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError("cannot be read as YAML", where=path) from error
-        return cls.from_dict(raw, where=path)
+        return cls.from_dict(read_yaml(path), where=path)
 
     @classmethod
-    def from_dict(cls, raw: object, *, where: object = None) -> ForeignConfig:
+    def from_dict(cls, raw: Mapping[str, Any], *, where: object = None) -> ForeignConfig:
         """Check a parsed YAML.
 
         Errors:
             InputError: as `load`.
         """
-        top = _mapping(raw, cls, "", where)
-        if top.get("version") != VERSION:
-            raise InputError(f"has version {top.get('version')}, this program reads {VERSION}", where=where)
-        source = _mapping(top.get("input") or {}, ForeignInput, "input.", where)
-        target = _mapping(top.get("output") or {}, ForeignOutput, "output.", where)
-        for key in ("mean", "std"):
-            if key in source:
-                source[key] = _three(source[key], key, where)
-        config = cls(input=ForeignInput(**source), output=ForeignOutput(**target))
-        _check_values(config, where)
-        return config
+        return from_mapping(cls, raw, where=where)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,15 +177,42 @@ def load_foreign(path: Path, config: Path | None, *, views: int) -> ForeignNetwo
         views: V of the bundle.
 
     Errors:
-        InputError: shapes are open or wrong and nothing says which, or the batch cannot be made V.
+        InputError: shapes are open or wrong and nothing says which, the batch cannot be made V, a constant is
+            not finite, or the pictures are smaller than a tile of the gate.
     """
     model = load_model(path)
+    _refuse_not_finite(model, path)
     if config is not None:
-        return wrap(model, ForeignConfig.load(config), views=views, where=path)
-    face = interface(model, where=path)
+        network = wrap(model, ForeignConfig.load(config), views=views, where=path)
+    else:
+        face = interface(model, where=path)
+        network = ForeignNetwork(model=model, kind="metric", focal=None, interface=face)
+    face = network.interface
     if face.views != views:
-        raise InputError(f"takes {face.views} views, the recipe has {views} cameras", where=path)
-    return ForeignNetwork(model=model, kind="metric", focal=None, interface=face)
+        raise InputError(
+            f"takes {face.views} views, the recipe has {views} cameras",
+            where=path,
+            hint=f"export it again with a batch of {views}, or choose another recipe",
+        )
+    if min(face.height, face.width) < TILE:
+        raise InputError(
+            f"takes pictures of {face.height}x{face.width}, too small to be judged",
+            where=path,
+            hint=f"give a network of at least {TILE}x{TILE} pixels",
+        )
+    return network
+
+
+def _refuse_not_finite(model: ModelProto, where: object) -> None:
+    for weight in model.graph.initializer:
+        if weight.data_type in {FLOAT, FLOAT16, DOUBLE}:
+            value = constant(model.graph, weight.name)
+            if value is not None and not np.isfinite(value.astype(np.float64)).all():
+                raise InputError(
+                    f"its constant {weight.name} holds values that are not finite",
+                    where=where,
+                    hint="export the network again from sound weights",
+                )
 
 
 def wrap(model: ModelProto, config: ForeignConfig, *, views: int, where: object = None) -> ForeignNetwork:
@@ -268,6 +299,7 @@ def _free_batch(model: ModelProto) -> ModelProto:
     return copy
 
 
+@np.errstate(all="ignore")  # what is not a number is refused, not warned of
 def _same_one_by_one(single: ModelProto, many: ModelProto, name: str, shape: tuple[int, ...]) -> bool:
     """Whether V different pictures give together what each gives alone."""
     batch = waves(many)[name]
@@ -425,61 +457,3 @@ def _size(info: ValueInfoProto, config: ForeignInput, where: object) -> tuple[in
 
 def _input_shape(config: ForeignInput, views: int, height: int, width: int) -> tuple[int, ...]:
     return (views, 3, height, width) if config.layout == "NCHW" else (views, height, width, 3)
-
-
-def _mapping(raw: object, kind: type, prefix: str, where: object) -> dict[str, Any]:
-    known = [item.name for item in fields(kind)]
-    if not isinstance(raw, dict):
-        raise InputError(
-            f"{prefix or 'the file'} is not a mapping", where=where, hint=f"keys: {', '.join(known)}"
-        )
-    unknown = [str(key) for key in raw if key not in known]
-    if unknown:
-        raise InputError(
-            f"has unknown keys: {', '.join(prefix + key for key in unknown)}",
-            where=where,
-            hint=f"known are: {', '.join(prefix + key for key in known)}",
-        )
-    return dict(raw)
-
-
-def _three(value: object, key: str, where: object) -> tuple[float, float, float]:
-    values = value if isinstance(value, list) else [value] * 3
-    numbers = [float(item) for item in values if _is_number(item)]
-    if not len(numbers) == len(values) == 3:
-        raise InputError(f"input.{key} must be one number or three", where=where)
-    return numbers[0], numbers[1], numbers[2]
-
-
-def _check_values(config: ForeignConfig, where: object) -> None:
-    choices = (
-        ("input.layout", config.input.layout, ("NCHW", "NHWC")),
-        ("input.dtype", config.input.dtype, ("float32", "uint8")),
-        ("input.colours", config.input.colours, ("RGB", "BGR")),
-        ("output.kind", config.output.kind, ("metric", "relative", "disparity")),
-    )
-    for key, value, allowed in choices:
-        if value not in allowed:
-            raise InputError(f"{key} is {value!r}", where=where, hint=f"choose one of: {', '.join(allowed)}")
-    positive = {
-        "input.scale": config.input.scale,
-        "input.height": config.input.height,
-        "input.width": config.input.width,
-    }
-    positive |= {"output.focal": config.output.focal} | {
-        f"input.std[{i}]": s for i, s in enumerate(config.input.std)
-    }
-    for key, number in positive.items():
-        if number is not None and not (_is_number(number) and number > 0):
-            raise InputError(f"{key} must be a number above zero", where=where)
-    for key, size in (("height", config.input.height), ("width", config.input.width)):
-        if size is not None and not isinstance(size, int):
-            raise InputError(f"input.{key} must be a whole number", where=where)
-    if not _is_number(config.output.scale) or config.output.scale == 0:
-        raise InputError("output.scale must be a number and not zero", where=where)
-    if not isinstance(config.input.name, str) or not isinstance(config.output.name, str):
-        raise InputError("input.name and output.name must be text", where=where)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))

@@ -56,8 +56,12 @@ class Survey:
         """Cameras of the bundle without a single view."""
         return tuple(camera for camera, count in self.views.items() if count == 0)
 
-    def require_enough(self, *, allow_few: bool) -> None:
+    def require_enough(self, *, allow_few: bool, where: object = None) -> None:
         """Refuse calibration on too few different pictures.
+
+        Args:
+            allow_few: refuse nothing.
+            where: the recipe, for messages.
 
         Raises:
             InputError: fewer than 8, unless `allow_few`.
@@ -66,6 +70,7 @@ class Survey:
             raise InputError(
                 f"calibration saw {sum(self.views.values())} pictures, but only {self.different} that do not "
                 f"look alike; at least {FEWEST_DIFFERENT} are needed",
+                where=where,
                 hint="choose frames of other scenes, or accept it with --allow-few",
             )
 

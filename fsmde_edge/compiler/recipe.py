@@ -9,7 +9,7 @@ from fsmde_edge.bundle import sha256_of
 from fsmde_edge.datasets.selection import Selection
 from fsmde_edge.errors import InputError
 from fsmde_edge.evaluation.gate import GateBudget
-from fsmde_edge.recipes import find_shipped, from_mapping, read_yaml
+from fsmde_edge.recipes import find_shipped, from_mapping, read_yaml, refuse_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +44,15 @@ class CalibRecipe:
             )
         if not self.data or not self.gate:
             raise InputError(
-                "a calibration recipe needs frames to calibrate on (data) and to judge by (gate)"
+                "a calibration recipe needs frames to calibrate on (data) and to judge by (gate)",
+                hint="add entries as in calib/synthetic.yaml",
             )
-        if any(edge % 32 or edge < 32 for edge in self.size):
-            raise InputError(f"a network size of {self.size[0]}x{self.size[1]} is not in multiples of 32")
+        refuse_size(self.size)
+        both = sorted(set(self.keep_float) & set(self.force_int8))
+        if both:
+            raise InputError(
+                f"keep_float and force_int8 both name '{both[0]}'", hint="name it in one of them"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -155,6 +155,7 @@ def _fold(graph: GraphProto, conv: NodeProto, norm: NodeProto) -> int:
     return 1
 
 
+@np.errstate(all="ignore")  # what is not a number is refused, not warned of
 def _compare(model: ModelProto, simple: ModelProto, feeds: Mapping[str, NDArray[Any]], where: object) -> None:
     before, after = run_model(model, feeds), run_model(simple, feeds)
     for name, expected in before.items():

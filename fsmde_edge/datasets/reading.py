@@ -24,7 +24,8 @@ _CHUNK = 1 << 22
 def parsing(where: Path) -> Iterator[None]:
     """Translate what a wrongly laid out file causes into one `InputError` that names the file."""
     try:
-        yield
+        with np.errstate(all="ignore"):  # what is not a number is refused, not warned of
+            yield
     except InputError as error:
         error.where = error.where or str(where)
         raise
@@ -45,7 +46,7 @@ def contained(folder: Path, relative: str, *, named_in: Path) -> Path:
         where=named_in,
         hint="use only data sets from a source that you trust",
     )
-    if not isinstance(relative, str) or not relative or "\0" in relative:
+    if not isinstance(relative, str) or not relative or "\0" in relative or not _is_text(relative):
         raise InputError(f"names no file where one is expected: {relative!r}", where=named_in)
     pure = PurePosixPath(relative)
     if pure.is_absolute() or ".." in pure.parts:
@@ -58,6 +59,11 @@ def contained(folder: Path, relative: str, *, named_in: Path) -> Path:
     if not inside:
         raise step_out
     return path
+
+
+def _is_text(name: str) -> bool:
+    """Whether UTF-8 can write it: JSON can spell half of a surrogate pair, which no file is called."""
+    return name == name.encode(errors="replace").decode()
 
 
 def read_bytes(path: Path, what: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,12 @@ from typing import cast
 from fsmde_edge.datasets.base import Dataset, Kind
 from fsmde_edge.errors import InputError
 from fsmde_edge.frames import Sample
+
+MOST_SETS = 1_000_000
+"""Frame sets that one selection of synthetic streets may have."""
+
+NEAREST = 0.1
+"""Metres: LiDAR counts from here on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +30,9 @@ class Selection:
         samples: positions within each scene to keep; all if None.
         masks: folder of ego masks, relative to the data root.
         count: synthetic streets: how many scenes.
-        length: synthetic streets: samples of each scene.
-        seed: synthetic streets.
-        max_depth: LiDAR counts up to this many metres (DDAD 200, nuScenes 80).
+        length: synthetic streets: samples of each scene; at most a million samples in all.
+        seed: synthetic streets; not negative.
+        max_depth: LiDAR counts from 0.1 up to this many metres (DDAD 200, nuScenes 80).
     """
 
     path: str | None = None
@@ -41,8 +48,22 @@ class Selection:
     def __post_init__(self) -> None:
         if self.path is None and self.split not in ("train", "dev", "test"):
             raise InputError("synthetic frames need a split: train, dev or test", hint="or name a path")
-        if self.count < 1 or self.length < 1:
-            raise InputError("a selection of synthetic frames needs at least one scene and one sample")
+        given = [name for name in ("scenes", "samples", "masks") if getattr(self, name) is not None]
+        if self.path is None and given:
+            raise InputError(
+                f"synthetic frames have no {given[0]} to choose",
+                hint="choose count, length and seed, or name a path",
+            )
+        if self.count < 1 or self.length < 1 or self.count * self.length > MOST_SETS or self.seed < 0:
+            raise InputError(
+                f"no synthetic frames have count {self.count}, length {self.length}, seed {self.seed}",
+                hint=f"choose at least one scene and one sample, at most {MOST_SETS} in all; a seed from 0",
+            )
+        if not NEAREST < self.max_depth < math.inf:
+            raise InputError(
+                f"LiDAR cannot count from {NEAREST} up to {self.max_depth} metres",
+                hint="choose a larger max_depth, as 80 or 200",
+            )
 
 
 def open_selection(selection: Selection, *, size: tuple[int, int], root: Path) -> Dataset:

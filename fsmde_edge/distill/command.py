@@ -12,11 +12,11 @@ import torch
 import fsmde_edge
 from fsmde_edge.distill.data import default_cache, open_store
 from fsmde_edge.distill.recipe import TrainRecipe, load_train_recipe
-from fsmde_edge.distill.trainer import train
+from fsmde_edge.distill.trainer import LOG_FILE, STATE_FILE, train
 from fsmde_edge.errors import InputError
-from fsmde_edge.files import make_folder
+from fsmde_edge.files import check_writable
 from fsmde_edge.recipes import PACKAGE
-from fsmde_edge.student.checkpoint import save_checkpoint
+from fsmde_edge.student.checkpoint import read_safetensors, save_checkpoint
 
 RECIPES = PACKAGE / "distill" / "recipes"
 CHECKPOINT = "student.safetensors"
@@ -48,9 +48,13 @@ def train_student(options: TrainOptions, say: Callable[[str], None]) -> Path:
         InputError: no such recipe, or `out` holds a run of another one.
     """
     recipe = load_train_recipe(_find(options.recipe))
-    make_folder(options.out)
+    for start in (recipe.init, recipe.start):
+        if start is not None:
+            read_safetensors(Path(start))
+    for name in (STATE_FILE, LOG_FILE, CHECKPOINT):
+        check_writable(options.out / name)
     torch.set_num_threads(options.threads)
-    start = time.monotonic()
+    began = time.monotonic()
     stores = tuple(
         open_store(
             streets,
@@ -60,7 +64,7 @@ def train_student(options: TrainOptions, say: Callable[[str], None]) -> Path:
         )
         for streets in recipe.streets
     )
-    say(f"{sum(map(len, stores))} frame sets ready after {(time.monotonic() - start) / 60:.1f} min")
+    say(f"{sum(map(len, stores))} frame sets ready after {(time.monotonic() - began) / 60:.1f} min")
     run = train(recipe, stores, options.out, report=say)
     path = options.out / CHECKPOINT
     save_checkpoint(path, run.averaged, made=_made(options, recipe, run.seconds))

@@ -6,10 +6,13 @@ import hashlib
 import io
 import json
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +20,13 @@ from numpy.typing import NDArray
 
 from fsmde_edge.distill.augment import SKY, Views
 from fsmde_edge.distill.recipe import StreetsRecipe
-from fsmde_edge.files import atomic_write
+from fsmde_edge.errors import DeviceError, InputError
+from fsmde_edge.files import atomic_write, check_writable
 from fsmde_edge.frames import Sample
 from fsmde_edge.progress import progress
 from fsmde_edge.rig import Camera
 
+_ENDINGS = (".images.npy", ".depth.npy", ".focal.npy")
 SETS_PER_SHARD = 16
 DEPTH_STEPS = 256
 """Depth is stored as uint16 in 1/256 m; 0 = no return, the largest value = sky."""
@@ -84,19 +89,16 @@ def open_store(recipe: StreetsRecipe, *, data_seed: int, cache: Path, workers: i
     sets = recipe.scenes * recipe.samples_per_scene
     starts = range(0, sets, SETS_PER_SHARD)
     shards = [folder / f"{start:06d}-{min(SETS_PER_SHARD, sets - start):02d}" for start in starts]
-    missing = [shard for shard in shards if not shard.with_suffix(".focal.npy").is_file()]
+    missing = [shard for shard in shards if _whole(shard, recipe.size) is None]
     if missing:
-        jobs = [(recipe, data_seed, shard) for shard in missing]
-        with ProcessPoolExecutor(workers) as pool:
-            for _ in progress(pool.map(_render_shard, jobs), total=len(jobs), what="rendering scenes"):
-                pass
-    return ViewStore(
-        tuple(np.load(shard.with_suffix(".images.npy"), mmap_mode="r") for shard in shards),
-        tuple(np.load(shard.with_suffix(".depth.npy"), mmap_mode="r") for shard in shards),
-        np.concatenate([np.load(shard.with_suffix(".focal.npy")) for shard in shards]),
-        recipe.sets_per_batch,
-        recipe.share,
-    )
+        check_writable(missing[0].with_suffix(".focal.npy"))
+        _render([(recipe, data_seed, shard) for shard in missing], workers)
+    found = [(shard, _whole(shard, recipe.size)) for shard in shards]
+    for shard, arrays in found:
+        if arrays is None:
+            raise InputError("is no rendered shard", where=shard, hint="remove that folder and run again")
+    images, depth, focal = zip(*(arrays for _, arrays in found if arrays is not None), strict=True)
+    return ViewStore(images, depth, np.concatenate(focal), recipe.sets_per_batch, recipe.share)
 
 
 def default_cache() -> Path:
@@ -105,14 +107,41 @@ def default_cache() -> Path:
     return Path(home) / "fsmde-edge" / "training"
 
 
+def _whole(shard: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], Any, Any] | None:
+    """A shard's images, depth and focal lengths as memory maps; None where it is missing or broken."""
+    try:
+        images, depth, focal = (
+            np.load(shard.with_suffix(ending), mmap_mode="r", allow_pickle=False) for ending in _ENDINGS
+        )
+    except Exception:  # broken bytes lead the reader anywhere; it is rendered again
+        return None
+    views = (int(shard.name.split("-")[1]), focal.shape[-1] if focal.ndim else 0)
+    kinds = tuple((array.shape, array.dtype) for array in (images, depth, focal))
+    wanted = (((*views, *size, 3), np.uint8), ((*views, *size), np.uint16), (views, np.float32))
+    return (images, depth, focal) if kinds == wanted else None
+
+
+def _render(jobs: list[tuple[StreetsRecipe, int, Path]], workers: int) -> None:
+    """Render shards in processes of their own; Ctrl-C is the parent's to tell, and loses no whole shard."""
+    pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    try:
+        for _ in progress(pool.map(_render_shard, jobs), total=len(jobs), what="rendering scenes"):
+            pass
+    except BrokenProcessPool as error:
+        raise DeviceError(
+            "a process that rendered was killed, perhaps for want of memory",
+            hint="run again with fewer --render-workers; what is rendered is kept",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _render_shard(job: tuple[StreetsRecipe, int, Path]) -> None:
     recipe, data_seed, shard = job
     start, count = map(int, shard.name.split("-"))
     rendered = list(_rendered(recipe, data_seed, range(start, start + count)))
     images, depth, focal = (np.stack(part) for part in zip(*rendered, strict=True))
-    shard.parent.mkdir(parents=True, exist_ok=True)
-    # The focal file comes last: where it is, the shard is whole.
-    for ending, array in ((".images.npy", images), (".depth.npy", depth), (".focal.npy", focal)):
+    for ending, array in zip(_ENDINGS, (images, depth, focal), strict=True):
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
         atomic_write(shard.with_suffix(ending), buffer.getvalue())

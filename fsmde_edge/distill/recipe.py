@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fsmde_edge.datasets.selection import MOST_SETS
 from fsmde_edge.errors import InputError
-from fsmde_edge.recipes import from_mapping, read_yaml
+from fsmde_edge.recipes import from_mapping, read_yaml, refuse_size
+
+SMALLEST = 1e-12
+"""What must be above zero is at least this."""
+
+LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +41,12 @@ class StreetsRecipe:
     rig_spread: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.size[0] % 32 or self.size[1] % 32 or min(self.size) < 32:
-            raise InputError(f"a picture size of {self.size} is not in multiples of 32")
-        if self.scenes < 1 or self.samples_per_scene < 1 or self.sets_per_batch < 1 or self.share <= 0:
-            raise InputError("a source of training data must have scenes, samples, a batch and a share")
+        refuse_size(self.size)
+        _within(self, 1, MOST_SETS, "scenes", "samples_per_scene", "sets_per_batch")
+        _within(self, SMALLEST, math.inf, "share")
+        _within(self, 0, math.inf, "rig_spread")
+        if self.scenes * self.samples_per_scene > MOST_SETS:
+            raise InputError(f"more than {MOST_SETS} frame sets in one source", hint="write fewer scenes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +92,11 @@ class TrainRecipe:
         if self.version != 1:
             raise InputError(f"training recipe version {self.version} is not known", hint="update fsmde-edge")
         if not self.streets or self.steps < 1:
-            raise InputError("a training recipe needs data (streets) and steps")
+            raise InputError("a training recipe needs data (streets) and steps", hint="add them")
+        _within(self, SMALLEST, math.inf, "learning_rate", "clip")
+        _within(self, 0, math.inf, "warmup", "weight_decay", "sky_weight")
+        _within(self, 0, 1, "silog_lambda", "ema")
+        _within(self, 0, LARGEST_SEED, "seed", "data_seed")
 
     @property
     def sha256(self) -> str:
@@ -99,3 +112,11 @@ def load_train_recipe(path: Path) -> TrainRecipe:
     """
     values: Mapping[str, Any] = read_yaml(path)
     return from_mapping(TrainRecipe, values, where=path)
+
+
+def _within(recipe: object, least: float, most: float, *names: str) -> None:
+    for name in names:
+        value = getattr(recipe, name)
+        if not (least <= value <= most and math.isfinite(value)):
+            limits = f"from {least:g}" + (f" to {most:g}" if math.isfinite(most) else "")
+            raise InputError(f"{name} cannot be {value}", hint=f"choose a finite number {limits}")

@@ -19,7 +19,7 @@ from fsmde_edge.distill.losses import silog, sky_hinge
 from fsmde_edge.distill.recipe import TrainRecipe
 from fsmde_edge.errors import InputError, writing
 from fsmde_edge.files import atomic_write, make_folder
-from fsmde_edge.student.checkpoint import load_checkpoint, load_exactly
+from fsmde_edge.student.checkpoint import load_checkpoint, load_exactly, read_safetensors
 from fsmde_edge.student.config import STUDENTS
 from fsmde_edge.student.network import Student
 
@@ -99,9 +99,7 @@ def _start(recipe: TrainRecipe, stores: tuple[ViewStore, ...]) -> Run:
     torch.manual_seed(recipe.seed)
     student = Student(STUDENTS[recipe.student])
     if recipe.init is not None:
-        from safetensors.torch import load_file
-
-        student.encoder.load_imagenet(load_file(recipe.init))
+        _take_imagenet(Path(recipe.init), student)
     student = student.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     if recipe.start is not None:
         _go_on_from(Path(recipe.start), student, recipe, stores)
@@ -109,6 +107,17 @@ def _start(recipe: TrainRecipe, stores: tuple[ViewStore, ...]) -> Run:
     averaged.load_state_dict(student.state_dict())
     optimiser = torch.optim.AdamW(list(_groups(student, recipe.weight_decay)), lr=recipe.learning_rate)
     return Run(student, averaged, optimiser)
+
+
+def _take_imagenet(path: Path, student: Student) -> None:
+    try:
+        student.encoder.load_imagenet(read_safetensors(path)[0])
+    except (KeyError, RuntimeError) as error:  # tensors of other names or shapes
+        raise InputError(
+            f"does not hold the weights of a ResNet-18 as wide as student {student.config.name}",
+            where=path,
+            hint="take the recipe's init out, or train student base",
+        ) from error
 
 
 def _go_on_from(path: Path, student: Student, recipe: TrainRecipe, stores: tuple[ViewStore, ...]) -> None:
@@ -196,20 +205,24 @@ def _save(run: Run, recipe: TrainRecipe, path: Path) -> None:
 
 
 def _resume(run: Run, recipe: TrainRecipe, path: Path) -> None:
-    if not path.is_file():
+    if not path.exists():
         return
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["recipe"] != recipe.sha256:
+            raise InputError(
+                "holds a run of another recipe", where=path.parent, hint="give another --out folder"
+            )
+        load_exactly(run.student, state["student"], where=path)
+        load_exactly(run.averaged, state["averaged"], where=path)
+        run.optimiser.load_state_dict(state["optimiser"])
+        run.step, run.seconds = int(state["step"]), float(state["seconds"])
+    except InputError:
+        raise
     except Exception as error:  # broken bytes lead the reader anywhere
         raise InputError(
             "is not a training state that can be read", where=path, hint="remove it to start afresh"
         ) from error
-    if state["recipe"] != recipe.sha256:
-        raise InputError("holds a run of another recipe", where=path.parent, hint="give another --out folder")
-    load_exactly(run.student, state["student"], where=path)
-    load_exactly(run.averaged, state["averaged"], where=path)
-    run.optimiser.load_state_dict(state["optimiser"])
-    run.step, run.seconds = int(state["step"]), float(state["seconds"])
 
 
 def _log(path: Path, run: Run, loss: float) -> None:

@@ -1,6 +1,8 @@
 """What a depth network must beat: constants, and a flat ground plane known from the calibration alone.
 
-Everything is median-scaled per image (as in Zhou et al., CVPR 2017): the score asks for structure alone.
+Networks are median-scaled per image (as in Zhou et al., CVPR 2017): the score asks for structure alone. The
+ground plane is metric as it is, and gets the better of two scores per image: unscaled, and scaled by the
+medians over the returns below its horizon (those above say nothing about its scale).
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ class Rivals:
     """Collects Abs Rel of each image, median-scaled, for depth maps and for the baselines.
 
     The baselines: `median` (each image's own ground-truth median as a constant), `constant` (each image's
-    Abs-Rel-optimal constant), `ground` (a flat ground plane seen by the calibrated camera, its horizon
-    at the range's end).
+    Abs-Rel-optimal constant), `ground` (a flat ground plane seen by the calibrated camera, the range's end
+    above its horizon; the better of unscaled and scaled below the horizon).
     """
 
     _abs_rel: dict[str, list[float]] = field(default_factory=dict)
@@ -51,7 +53,7 @@ class Rivals:
             }
             scores["median"] = _abs_rel(np.full_like(truth, np.median(truth)), truth)
             scores["constant"] = _abs_rel(np.full_like(truth, best_constant(truth)), truth)
-            scores["ground"] = _median_scaled(ground_plane(camera, u, v), truth)
+            scores["ground"] = _ground(ground_plane(camera, u, v), truth)
             for name, score in scores.items():
                 self._abs_rel.setdefault(name, []).append(score)
 
@@ -87,6 +89,14 @@ def _valid(truth: NDArray[np.float32], camera: Camera) -> tuple[Values, Values, 
 def _median_scaled(depth: Values, truth: Values) -> float:
     scaled = depth * (np.median(truth) / max(float(np.median(depth)), 1e-6))
     return _abs_rel(np.clip(scaled, *RANGE), truth)
+
+
+def _ground(plane: Values, truth: Values) -> float:
+    below = plane < RANGE[1]
+    if not below.any():
+        return _abs_rel(plane, truth)
+    scaled = np.where(below, plane * (np.median(truth[below]) / np.median(plane[below])), plane)
+    return min(_abs_rel(plane, truth), _abs_rel(np.clip(scaled, *RANGE), truth))
 
 
 def _abs_rel(depth: Values, truth: Values) -> float:

@@ -24,7 +24,7 @@ class BenchResult:
         bundle: its hash.
         machine: processor and system, in words.
         views: of one frame set.
-        latency: model to latency.
+        latency: model to latency; empty where it was stopped before one whole turn.
         sessions: model to what ran it.
     """
 
@@ -45,7 +45,7 @@ class BenchResult:
 
 
 def bench_bundle(path: Path, *, runs: int, warmup: int, threads: int) -> BenchResult:
-    """Time every model that this machine can run, in turn, on the bundle's golden frames.
+    """Time every model that this machine can run, in turn, on the bundle's golden frames, until Ctrl-C.
 
     Args:
         path: a bundle.
@@ -58,7 +58,7 @@ def bench_bundle(path: Path, *, runs: int, warmup: int, threads: int) -> BenchRe
     calls = {
         name: (lambda s=session: s.infer(golden.images, golden.focal)) for name, session in sessions.items()
     }
-    latency = side_by_side(calls, runs=runs, warmup=warmup)
+    latency = side_by_side(calls, runs=runs, warmup=warmup, stoppable=True)
     for session in sessions.values():
         session.close()
     return BenchResult(

@@ -19,17 +19,18 @@ from fsmde_edge.files import atomic_write
 _HEADER = ("", "Abs Rel", "Sq Rel", "RMSE", "RMSE log", "δ<1.25", "δ<1.25²", "δ<1.25³")
 _RIVALS = {
     "fp32": "FP32",
+    "fp16": "FP16",
     "int8": "INT8",
     "median": "each image's median, constant",
     "constant": "each image's Abs-Rel-optimal constant",
-    "ground": "flat ground plane from the calibration",
+    "ground": "flat ground plane from the calibration, metric or scaled",
 }
 
 
 def tables(bundle: Bundle, result: CheckResult) -> list[Table]:
     """Everything that was measured, as tables."""
     found = [summary_table(bundle, result)]
-    if result.gate is not None:
+    if result.gate is not None and result.gate.images:
         found += [gate_table(result.gate), gate_split(result.gate)]
     for protocol, models in result.accuracy.items():
         found += [accuracy_table(protocol, models), distance_table(protocol, models)]
@@ -39,8 +40,9 @@ def tables(bundle: Bundle, result: CheckResult) -> list[Table]:
 
 
 def summary_table(bundle: Bundle, result: CheckResult) -> Table:
-    """FP32 beside INT8: size, latency, accuracy (protocol `deploy`), deviation."""
+    """All models side by side: size, latency, accuracy (protocol `deploy`), deviation from FP32."""
     rows = []
+    deviations = {"fp16": result.half, "int8": None if result.gate is None else result.gate.deviation}
     for model in result.sessions:
         latency, accuracy = result.latency.get(model), result.accuracy.get("deploy", {}).get(model)
         mean = None if accuracy is None else accuracy.cameras["mean"]
@@ -52,11 +54,12 @@ def summary_table(bundle: Bundle, result: CheckResult) -> Table:
                 *_three(None if latency is None else (latency.p50, latency.p90, latency.p99), ".1f"),
                 *_three(None if mean is None else (mean.abs_rel, mean.rmse, mean.d1), ".4f"),
                 "-" if cross is None or cross.depth_consistency is None else f"{cross.depth_consistency:.4f}",
-                f"{result.gate.deviation:.3%}" if result.gate is not None and model == "int8" else "-",
+                "-" if deviations.get(model) is None else f"{deviations[model]:.3%}",
             )
         )
     header = ("", "MB", "p50 ms", "p90 ms", "p99 ms", "Abs Rel", "RMSE", "δ<1.25", "cross-view", "deviation")
-    return Table(title=f"FP32 beside INT8, {result.sets} frame sets", header=header, rows=rows)
+    models = " beside ".join(model.upper() for model in result.sessions)
+    return Table(title=f"{models}, {result.sets} frame sets", header=header, rows=rows)
 
 
 def accuracy_table(protocol: str, models: Mapping[str, Accuracy]) -> Table:

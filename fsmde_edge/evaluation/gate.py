@@ -5,14 +5,16 @@ The frames are ones that calibration did not see; both sides run in exact Q/DQ a
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fsmde_edge.errors import InputError
 from fsmde_edge.evaluation.metrics import DISTANCE_BANDS, depth_metrics
 from fsmde_edge.evaluation.protocols import PROTOCOLS, band_name, pair
 from fsmde_edge.frames import Sample
@@ -48,6 +50,13 @@ class GateBudget:
     worst_tile: float = 0.15
     farther: float = 0.005
     abs_rel_change: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, limit in asdict(self).items():
+            if not 0 <= limit < math.inf:
+                raise InputError(
+                    f"a budget cannot be {name}: {limit}", hint="choose a finite number that is not negative"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +114,13 @@ class GateResult:
         """Plain values for JSON."""
         return {**asdict(self), "passed": self.passed}
 
+    def failed_by(self, faults: tuple[str, ...]) -> GateResult:
+        """The same numbers, failed for these reasons before all others; itself where there are none."""
+        if not faults:
+            return self
+        own = self.reasons if self.verdict == "failed" else ()
+        return replace(self, verdict="failed", reasons=(*faults, *own))
+
 
 @dataclass(slots=True, eq=False)
 class Gate:
@@ -128,7 +144,9 @@ class Gate:
     _pixels: int = 0
     _tiles: list[WorstTile] = field(default_factory=list)
     _abs_rel: list[tuple[float, float]] = field(default_factory=list)
+    _had_lidar: bool = False
 
+    @np.errstate(all="ignore")  # what is not a number is judged, not warned of
     def add(
         self, sample: Sample, fp32: NDArray[np.float32], int8: NDArray[np.float32]
     ) -> list[tuple[int, WorstTile]]:
@@ -218,6 +236,7 @@ class Gate:
     ) -> None:
         protocol, camera = PROTOCOLS["deploy"].up_to(self.max_depth), sample.rig.cameras[view]
         before, after = (pair(d, sample.depth[camera.name], camera, protocol) for d in (fp32, int8))
+        self._had_lidar = True
         if before.truth.size:
             self._abs_rel.append(
                 (
@@ -253,6 +272,8 @@ class Gate:
             reasons.append(f"abs_rel_change {change:+.2%} is beyond {limit:.2%}")
         if reasons:
             return "failed", tuple(reasons)
+        if self._had_lidar and change is None:
+            return "inconclusive", (f"the frames have LiDAR, but none of it within {self.max_depth:g} m",)
         if change is not None and interval is None:
             few = f"{len(self._abs_rel)} images with LiDAR give no interval (at least {FEWEST_IMAGES} do)"
             return "inconclusive", (few,)
@@ -297,6 +318,8 @@ def _worst_tile(
     metres = sums(np.where(world, np.nan_to_num(reference), 0)) / np.maximum(counts, 1)
     means = sums(np.where(world, deviation, 0)) / np.maximum(counts, 1)
     means[(counts < TILE * TILE / 2) | (metres >= nearer_than)] = -1
+    if not means.size:
+        return None
     row, column = np.unravel_index(int(means.argmax()), means.shape)
     if means[row, column] < 0:
         return None

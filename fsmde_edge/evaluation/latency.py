@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ class Latency:
 
 
 def side_by_side(
-    calls: Mapping[str, Callable[[], object]], *, runs: int, warmup: int = 3
+    calls: Mapping[str, Callable[[], object]], *, runs: int, warmup: int = 3, stoppable: bool = False
 ) -> dict[str, Latency]:
     """Time several calls in turn, A B A B ….
 
@@ -38,12 +39,20 @@ def side_by_side(
         calls: name to what is timed.
         runs: counted runs of each.
         warmup: runs of each before counting.
+        stoppable: Ctrl-C ends the measurement, and the turns that were whole count.
+
+    Returns:
+        Name to latency; empty where no turn counted.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(warmup + runs):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if turn >= warmup:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: Latency.of(values) for name, values in seconds.items()}
+    turns: list[list[float]] = []
+    with suppress(*([KeyboardInterrupt] if stoppable else [])):
+        for _ in range(warmup + runs):
+            turns.append([_seconds(call) for call in calls.values()])
+    counted = turns[warmup:]
+    return {name: Latency.of([turn[i] for turn in counted]) for i, name in enumerate(calls) if counted}
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

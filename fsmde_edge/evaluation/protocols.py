@@ -154,12 +154,13 @@ def pair_set(depth: NDArray[np.float32], sample: Sample, protocol: Protocol) -> 
     ]
 
 
-def summarise(sets: Sequence[Sequence[ViewErrors]], protocol: Protocol) -> Accuracy:
+def summarise(sets: Sequence[Sequence[ViewErrors]], protocol: Protocol, *, where: object = None) -> Accuracy:
     """Average as the protocol does.
 
     Args:
         sets: per sample, its views' paired values.
         protocol: the switches.
+        where: what was measured, for messages.
 
     Raises:
         InputError: no view has a single valid return.
@@ -171,7 +172,12 @@ def summarise(sets: Sequence[Sequence[ViewErrors]], protocol: Protocol) -> Accur
         for camera, (depth, truth) in batch.items():
             rows[camera].append(depth_metrics(depth, truth))
     if not rows:
-        raise InputError("no picture has LiDAR within the protocol's range: nothing can be measured")
+        low, high = protocol.valid
+        raise InputError(
+            f"no picture has LiDAR between {low:g} and {high:g} m: nothing can be measured",
+            where=where,
+            hint="raise --max-depth, or give other frames",
+        )
     cameras = {camera: mean_metrics(metrics) for camera, metrics in rows.items()}
     if protocol.pool == "image":
         mean = mean_metrics(cameras.values())

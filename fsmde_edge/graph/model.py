@@ -32,7 +32,7 @@ OPSET = 19
 LARGEST_FILE = 1_900_000_000
 """Bytes; protobuf ends at 2 GiB."""
 
-FLOAT, UINT8, INT8, FLOAT16 = 1, 2, 3, 10
+FLOAT, UINT8, INT8, FLOAT16, DOUBLE = 1, 2, 3, 10, 11
 """Element types, `onnx.TensorProto.DataType`; here so that they need no import of onnx."""
 
 Shape = tuple[int, ...]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fsmde_edge.bundle import Bundle
-from fsmde_edge.errors import UsageError
+from fsmde_edge.errors import BundleError, UsageError
 from fsmde_edge.inference.session import Session
 
 
@@ -52,7 +52,7 @@ def open_session(
 
     Raises:
         UsageError: no such backend.
-        BundleError: the bundle has no such model.
+        BundleError: the bundle has no such model, or one of another size than its manifest says.
     """
     if backend != "auto" and backend not in BACKENDS:
         raise UsageError(f"no backend is called {backend}", hint=f"choose from auto, {', '.join(BACKENDS)}")
@@ -61,4 +61,12 @@ def open_session(
         precision = "int8" if bundle.manifest.models.get("int8") else "fp32"
         reason = f"{precision} is the leanest model in the bundle that runs on a CPU"
     name = "onnxruntime" if backend == "auto" else backend
-    return Choice(session=BACKENDS[name](bundle, precision, threads, exact), reason=reason)
+    session = BACKENDS[name](bundle, precision, threads, exact)
+    expected = (len(bundle.manifest.views), *bundle.manifest.size)
+    if session.shape != expected:
+        raise BundleError(
+            f"is damaged: a network of {session.shape}, where the manifest says {expected}",
+            where=bundle.model(precision),
+            hint="copy or build the bundle again",
+        )
+    return Choice(session=session, reason=reason)

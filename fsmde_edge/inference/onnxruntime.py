@@ -32,18 +32,15 @@ class OnnxRuntimeSession(Session):
     ) -> None:
         import onnxruntime as ort
 
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        if exact:
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
         where = None if isinstance(model, bytes) else model
         try:
+            options = _options(ort, threads, exact=exact)
             source = model if isinstance(model, bytes) else model.read_bytes()
             if precision.startswith("int8"):
                 source = _for_this_runtime(source, precision, exact=exact)
             self._session: Any = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except InputError as error:
+            raise InputError(error.what, where=error.where or where, hint=error.hint) from error
         except FsmdeError:
             raise
         except Exception as error:  # ONNX and ONNX Runtime raise a dozen classes of their own
@@ -73,6 +70,16 @@ class OnnxRuntimeSession(Session):
 
     def _close(self) -> None:
         self._session = None
+
+
+def _options(ort: Any, threads: int | None, *, exact: bool) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if exact:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
 
 
 def _for_this_runtime(model: bytes, precision: str, *, exact: bool) -> bytes:

@@ -62,7 +62,13 @@ class Session(ABC):
             )
         if focal.shape != self.shape[:1] or focal.dtype != np.float32:
             raise InputError(f"the network takes {self.shape[0]} float32 focal lengths, not {focal.shape}")
-        return self._infer(images, focal)
+        result = self._infer(images, focal)
+        if result.depth.shape != self.shape or result.depth.dtype != np.float32:
+            raise DeviceError(
+                f"the network gave {result.depth.dtype} depth of shape {result.depth.shape}, not float32 "
+                f"{self.shape}"
+            )
+        return result
 
     def close(self) -> None:
         """Free what the backend holds; a second call does nothing."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fsmde_edge.errors import InputError, OutputError, UsageError
+from fsmde_edge.errors import InputError, OutputError, UsageError, writing
 from fsmde_edge.files import atomic_file, atomic_write, make_folder
 from fsmde_edge.frames import DepthSet, FrameSet
 
@@ -267,13 +267,15 @@ class _Mp4:
     def __init__(self, file: Path, name: Path, fps: float, picture: Picture) -> None:
         import cv2
 
+        with writing(name):
+            file.touch()  # tells a disk that refuses from an encoder that is missing
         self._file, self._name, self._count = file, name, 0
         self._size = (picture.shape[1] + picture.shape[1] % 2, picture.shape[0] + picture.shape[0] % 2)
         code = cv2.VideoWriter.fourcc(*"mp4v")
         self._writer = cv2.VideoWriter(str(file), code, fps, self._size)
         if not self._writer.isOpened():
             raise OutputError(
-                "cannot be written: this OpenCV has no MPEG-4 encoder (mp4v), or the disk refuses",
+                "cannot be written: this OpenCV has no MPEG-4 encoder (mp4v)",
                 where=name,
                 hint="write a .png mosaic instead",
             )

@@ -42,7 +42,7 @@ def load_checkpoint(path: Path) -> tuple[Student, dict[str, object]]:
     Raises:
         InputError: missing, not safetensors, not one of our students, or tensors of wrong names or shapes.
     """
-    state, metadata = _read_safetensors(path)
+    state, metadata = read_safetensors(path)
     if _CONFIG_KEY not in metadata:
         raise InputError(
             "holds tensors but does not say which student they are",
@@ -69,12 +69,32 @@ def load_exactly(module: torch.nn.Module, state: Mapping[str, Tensor], *, where:
                 where=where,
                 hint="give a checkpoint of this student",
             )
-        if state[name].is_floating_point() and not bool(torch.isfinite(state[name]).all()):
-            raise InputError(f"tensor {name} holds values that are not finite", where=where)
+        if _kind(state[name]) != _kind(expected[name]):
+            raise InputError(
+                f"tensor {name} holds {_named(state[name])}, this student needs {_named(expected[name])}",
+                where=where,
+                hint="give a checkpoint of this student",
+            )
+        if not bool(torch.isfinite(state[name].to(expected[name].dtype)).all()):
+            raise InputError(
+                f"tensor {name} holds values that are not finite", where=where, hint="give another checkpoint"
+            )
     surplus = sorted(set(state) - set(expected))
     if surplus:
-        raise InputError(f"has a tensor that this student does not: {surplus[0]}", where=where)
+        raise InputError(
+            f"has a tensor that this student does not: {surplus[0]}",
+            where=where,
+            hint="give a checkpoint of this student",
+        )
     module.load_state_dict(dict(state))
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex()
+
+
+def _named(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _in_order(data: bytes) -> bytes:
@@ -90,11 +110,20 @@ def _in_order(data: bytes) -> bytes:
 def _made(text: str, path: Path) -> dict[str, object]:
     try:
         return dict(json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"does not say how it was made ({error})", where=path) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"does not say how it was made ({error})",
+            where=path,
+            hint="give a checkpoint made by 'fsmde-edge train'",
+        ) from error
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file.
+
+    Raises:
+        InputError: missing, or not safetensors.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass
 from fsmde_edge.errors import InputError
 from fsmde_edge.recipes import from_mapping
 
+MOST_CHANNELS = 512
+"""Twice the widest layer of ours; far beyond, memory would end before a message could."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentConfig:
@@ -33,8 +36,13 @@ class StudentConfig:
 
     def __post_init__(self) -> None:
         near, far = self.depth_range
-        if min(self.width, self.bins, *self.decoder) < 1 or not 0 < near < far < math.inf or self.focal <= 0:
-            raise InputError(f"a student cannot have these sizes: {asdict(self)}")
+        sizes = (self.width, self.bins, *self.decoder)
+        in_range = 0 < near < far < math.inf and 0 < self.focal < math.inf
+        if min(sizes) < 1 or max(sizes) > MOST_CHANNELS or not in_range:
+            raise InputError(
+                f"a student cannot have these sizes: {asdict(self)}",
+                hint=f"choose from 1 to {MOST_CHANNELS} channels and bins, and positive metres and pixels",
+            )
 
     def to_json(self) -> str:
         """Canonical JSON, as kept in a checkpoint's metadata."""
@@ -49,8 +57,12 @@ class StudentConfig:
         """
         try:
             values = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"the checkpoint's description cannot be read ({error})", where=where) from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"the checkpoint's description cannot be read ({error})",
+                where=where,
+                hint="give a checkpoint made by 'fsmde-edge train'",
+            ) from error
         return from_mapping(cls, values, where=where)
 
 

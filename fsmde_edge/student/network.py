@@ -50,11 +50,13 @@ class Student(nn.Module):
         """
         features = self.encoder((pictures - PIXEL_CENTRE) * (1 / PIXEL_SCALE))
         bins = self.head(self.decoder(features), features[3])
-        depth = functional.interpolate(bins.depth, scale_factor=4, mode="bilinear", align_corners=False)
+        # Inverse depth, so that a near thing's edge before the sky stays near: halfway between 5 m and
+        # 250 m lie 10 m, not 127 m.
+        inverse = functional.interpolate(1 / bins.depth, scale_factor=4, mode="bilinear", align_corners=False)
         confidence = functional.interpolate(
             bins.confidence, scale_factor=4, mode="bilinear", align_corners=False
         )
-        metres = depth.squeeze(1) * (focal / self.config.focal)[:, None, None]
+        metres = (1 / inverse).squeeze(1) * (focal / self.config.focal)[:, None, None]
         return Prediction(metres, confidence.squeeze(1), bins)
 
 

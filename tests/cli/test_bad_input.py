@@ -18,7 +18,9 @@ from dgp_writer import CAMERAS, RING, write_calibration, write_dgp
 from onnx import TensorProto, helper
 
 from fsmde_edge.bundle import MANIFEST, SCHEMA, open_bundle, seal
+from fsmde_edge.capture.video import rig_of_pinholes
 from fsmde_edge.cli.main import COMMANDS, main
+from fsmde_edge.datasets.rigfile import save_rig
 from fsmde_edge.errors import BundleError
 
 
@@ -554,3 +556,128 @@ def test_debug_shows_the_traceback_and_the_line(cli, command):
     assert said.code == 2
     assert "Traceback" in said.err
     assert said.err.splitlines()[-1].startswith("fsmde-edge: ")
+
+
+def test_empty_arguments_are_refused(cli):
+    for words in (["build", "--out", ""], ["run", "--source", ""], ["run", "--source="], ["synth", ""]):
+        cli(*words).refuses(2, "empty")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bench", "--threads", "100000"], ["--threads", "too many"]),
+        (["bench", "--runs", "\u0663"], ["--runs", "not a whole number"]),
+        (["bench", "--runs", "9" * 5000], ["--runs", "not a whole number"]),
+        (["check", "--max-depth", "nan"], ["--max-depth", "metres"]),
+        (["check", "--max-depth", "inf"], ["--max-depth", "metres"]),
+        (["check", "--max-depth", "0"], ["--max-depth", "metres"]),
+        (["check", "--max-depth", "far"], ["--max-depth", "'far' is not a distance"]),
+    ],
+    ids=lambda value: value[1] if len(value) == 3 else "",
+)
+def test_numbers_that_mean_nothing(cli, arguments, words):
+    cli(*arguments).refuses(2, *words)
+
+
+def test_options_that_would_be_ignored(cli, small_bundle, streets, tmp_path):
+    run = ("run", small_bundle, "--source")
+    save_rig(tmp_path / "rig.yaml", rig_of_pinholes(open_bundle(small_bundle).manifest.views))
+    cli(*run, "synthetic", "--scenes", "a").refuses(2, "--scenes", "synthetic")
+    cli(*run, "synthetic", "--masks", "m").refuses(2, "--masks", "synthetic")
+    cli(*run, "synthetic", "--png-scale", "10").refuses(2, "--png-scale")
+    cli(*run, "synthetic", "--png-scale", "10", "--out", "o", "--format", "npz").refuses(2, "--png-scale")
+    cli(*run, streets, "--rig", tmp_path / "rig.yaml").refuses(2, "--rig")
+    cli("inspect", small_bundle, "--plan", "--json").refuses(2, "--plan and --json")
+
+
+def test_reports_that_cannot_be_written_are_refused_before_measuring(cli, small_bundle, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for words in (["check", "--report"], ["check", "--table"], ["bench", "--json"]):
+        cli(words[0], tmp_path / "absent", words[1], tmp_path / "file/x").refuses(3, "cannot be written")
+        cli(words[0], tmp_path / "absent", words[1], tmp_path).refuses(3, "cannot be written")
+    same = tmp_path / "same.x"
+    cli("check", small_bundle, "--report", same, "--table", same).refuses(2, "the same file")
+
+
+def test_the_root_is_no_place_for_a_bundle(cli, small_checkpoint, small_recipe):
+    cli("build", "--checkpoint", small_checkpoint, "--calib", small_recipe, "--out", "/").refuses(3, "/")
+
+
+@pytest.mark.parametrize(
+    ("package", "hint"),
+    [("cv2", "pip install fsmde-edge"), ("onnxruntime", "pip install fsmde-edge"), ("torch", "[compile]")],
+)
+def test_a_package_that_is_not_installed(cli, monkeypatch, small_bundle, package, hint):
+    def needs(_args):
+        __import__(package)
+
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("fsmde_edge.cli.inspect.run", needs)
+    cli("inspect", small_bundle).refuses(5, hint)
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (PermissionError(13, "Permission denied", "/some/where"), "/some/where: cannot be used (Permission"),
+        (RecursionError("maximum recursion depth exceeded"), "nested too deeply"),
+        (ValueError("embedded null byte"), "null byte"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_the_last_net(cli, monkeypatch, error, word):
+    def fails(_args):
+        raise error
+
+    monkeypatch.setattr("fsmde_edge.cli.inspect.run", fails)
+    cli("inspect").refuses(3, word)
+
+
+def test_a_fault_of_the_program_is_not_hidden(cli, monkeypatch):
+    def fails(_args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("fsmde_edge.cli.inspect.run", fails)
+    with pytest.raises(ZeroDivisionError):
+        cli("inspect")
+
+
+# Bundles whose hashes are right and whose files are not
+
+
+def resealed(bundle: Path, name: str, content: bytes, **change: object) -> Path:
+    manifest = replace(open_bundle(bundle).manifest, **change)
+    (bundle / name).write_bytes(content)
+    (bundle / MANIFEST).unlink()
+    seal(bundle, manifest)
+    return bundle
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04junk", b"[" * 100_000, b"{}", b"null", b"[1]"])
+def test_junk_in_a_bundle_is_named(cli, bundle, content):
+    for name, command in (
+        ("plan.json", ["inspect", bundle, "--plan"]),
+        ("golden/inputs.npz", ["bench", bundle, "--runs", 1, "--threads", 1]),
+        ("golden/preprocess.json", ["bench", bundle, "--runs", 1, "--threads", 1]),
+        ("model.fp32.onnx", ["bench", bundle, "--runs", 1, "--threads", 1]),
+        ("model.int8.onnx", ["run", bundle, "--source", "synthetic", "--frames", 1, "--threads", 1]),
+    ):
+        was = (bundle / name).read_bytes()
+        resealed(bundle, name, content)
+        cli(*command).refuses(3, name.partition("/")[0])
+        resealed(bundle, name, was)
+
+
+def test_an_int8_bundle_without_a_gate_does_not_run_by_itself(cli, bundle):
+    resealed(bundle, "plan.json", (bundle / "plan.json").read_bytes(), gate={})
+    assert not open_bundle(bundle).gate_passed
+    once = ("--source", "synthetic", "--frames", 1, "--threads", 1)
+    cli("run", bundle, *once).refuses(4, "gate is missing", "--allow-failed")
+    assert cli("inspect", bundle).code == 0
+
+
+def test_a_full_disk_during_synth_leaves_nothing(cli, tiny_disk):
+    said = cli("synth", tiny_disk / "streets", "--scenes", 1, "--length", 2, "--size", 96, 160)
+    said.refuses(3, "No space left")
+    assert left(tiny_disk) == []

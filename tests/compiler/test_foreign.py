@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 from toy_depth import Builder, depth_network, focals, pictures
 
 from fsmde_edge.compiler.foreign import ForeignConfig, load_foreign, wrap
@@ -122,16 +122,21 @@ def test_views_that_would_disturb_each_other_are_refused():
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ("text", "not a mapping"),
+        ("text", "key: value"),
         ({"version": 2}, "version 2"),
-        ({"version": 1, "inputs": {}}, "unknown keys: inputs"),
-        ({"version": 1, "input": {"colour": "RGB"}}, "unknown keys: input.colour"),
-        ({"version": 1, "input": {"layout": "HWC"}}, "choose one of: NCHW, NHWC"),
-        ({"version": 1, "input": {"std": [1, 0, 1]}}, r"std\[1\] must be a number above zero"),
-        ({"version": 1, "input": {"mean": [1, 2]}}, "one number or three"),
+        ({"version": 1, "inputs": {}}, "unknown key 'inputs'"),
+        ({"version": 1, "input": {"colour": "RGB"}}, "unknown key 'input.colour'"),
+        ({"version": 1, "input": {"layout": "HWC"}}, "one of NCHW, NHWC"),
+        ({"version": 1, "input": {"std": [1, 0, 1]}}, "std must be above zero"),
+        ({"version": 1, "input": {"mean": [1, 2]}}, "must have 3 values"),
         ({"version": 1, "input": {"height": 32.5}}, "whole number"),
         ({"version": 1, "output": {"kind": "depth"}}, "metric, relative, disparity"),
-        ({"version": 1, "output": {"scale": 0}}, "not zero"),
+        ({"version": 1, "output": {"scale": 0}}, "not be zero"),
+        ({"version": 1, "output": {"scale": float("nan")}}, "finite"),
+        ({"version": 1, "output": {"focal": -1}}, "above zero"),
+        ({"version": True}, "'version' must be of type int"),
+        ({"version": 1.0}, "'version' must be of type int"),
+        ({}, "'version' is missing"),
     ],
 )
 def test_mistakes_in_the_yaml_are_named(raw, message: str):
@@ -156,3 +161,37 @@ def test_an_input_of_another_layout_or_an_output_that_is_no_map_is_refused():
         wrap(network(), config(input={"layout": "NHWC"}), views=2)
     with pytest.raises(InputError, match="has no output other; choose one of: map"):
         wrap(network(), config(output={"name": "other"}), views=2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_constant_that_is_not_finite_is_named(tmp_path, value):
+    model = network()
+    weight = next(w for w in model.graph.initializer if w.dims)
+    array = numpy_helper.to_array(weight).copy()
+    array.flat[0] = value
+    weight.CopyFrom(numpy_helper.from_array(array, weight.name))
+    save_model(model, tmp_path / "theirs.onnx")
+    with pytest.raises(
+        InputError, match=rf"theirs\.onnx: its constant {weight.name} holds values that are not"
+    ):
+        load_foreign(tmp_path / "theirs.onnx", None, views=2)
+
+
+def test_pictures_too_small_for_the_gate_are_refused(tmp_path):
+    b = Builder(7)
+    b.node("Abs", b.conv("picture", 3, 1, name="out"), name="abs")
+    b.nodes[-1].output[0] = "map"
+    float32 = TensorProto.FLOAT
+    tiny = b.model({"picture": (float32, [1, 3, 8, 8])}, {"map": (float32, [1, 1, 8, 8])})
+    save_model(tidy(tiny), tmp_path / "tiny.onnx")
+    (tmp_path / "tiny.yaml").write_text("version: 1\n")
+    with pytest.raises(InputError, match=r"tiny\.onnx: takes pictures of 8x8, too small"):
+        load_foreign(tmp_path / "tiny.onnx", tmp_path / "tiny.yaml", views=2)
+
+
+@pytest.mark.parametrize("version", [11, 99])
+def test_a_newer_format_is_lowered(tmp_path, version):
+    model = depth_network()
+    model.ir_version = version
+    (tmp_path / "newer.onnx").write_bytes(model.SerializeToString())
+    assert load_foreign(tmp_path / "newer.onnx", None, views=2).model.ir_version == 10

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -8,12 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fsmde_edge.distill import data
 from fsmde_edge.distill.augment import MAX_ZOOM, SKY, Views, _reframe, augment
-from fsmde_edge.distill.data import DEPTH_STEPS, SKY_STORED, ViewStore, draw_batch
+from fsmde_edge.distill.command import TrainOptions, train_student
+from fsmde_edge.distill.data import DEPTH_STEPS, SKY_STORED, ViewStore, draw_batch, open_store
 from fsmde_edge.distill.losses import SKY_BEYOND, silog, sky_hinge
 from fsmde_edge.distill.recipe import StreetsRecipe, TrainRecipe
 from fsmde_edge.distill.trainer import learning_rate, train
-from fsmde_edge.errors import InputError, OutputError
+from fsmde_edge.errors import DeviceError, InputError, OutputError
 from fsmde_edge.student import config
 from fsmde_edge.student.config import StudentConfig
 
@@ -218,6 +221,109 @@ def test_a_run_of_another_recipe_is_refused(tmp_path):
         train(recipe(steps=2), (store(),), tmp_path, report=quiet)
 
 
+@pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
+def test_a_truncated_state_is_refused(tmp_path, kept):
+    train(recipe(steps=1), (store(),), tmp_path, report=quiet)
+    whole = (tmp_path / "state.pt").read_bytes()
+    (tmp_path / "state.pt").write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(InputError, match=r"state\.pt.*remove it to start afresh"):
+        train(recipe(steps=1), (store(),), tmp_path, report=quiet)
+
+
+@pytest.mark.parametrize("state", [{}, [1], {"recipe": recipe(steps=1).sha256}])
+def test_another_programs_state_is_refused(tmp_path, state):
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(InputError, match="remove it to start afresh"):
+        train(recipe(steps=1), (store(),), tmp_path, report=quiet)
+
+
+def test_weights_of_another_network_to_start_from_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=r"a\.safetensors: does not hold the weights of a ResNet-18"):
+        train(recipe(init=str(tmp_path / "a.safetensors")), (store(),), tmp_path / "out", report=quiet)
+
+
+@pytest.fixture
+def told(tmp_path):
+    """What a user asks for: a recipe with one more line, and where to write."""
+
+    def run(line="", **change):
+        path = tmp_path / "train.yaml"
+        streets = "streets: [{scenes: 1, size: [32, 64]}]"
+        path.write_text(f"version: 1\nstudent: mini\nsteps: 1\n{streets}\n{line}\n")
+        values = {"out": tmp_path / "out", "cache": tmp_path / "cache", "render_workers": 1, "threads": 1}
+        return train_student(TrainOptions(recipe=str(path), **{**values, **change}), quiet)
+
+    return run
+
+
+@pytest.mark.parametrize("key", ["init", "start"])
+def test_missing_weights_are_told_before_anything_is_rendered(told, tmp_path, key):
+    with pytest.raises(InputError, match="absent.safetensors: no such checkpoint"):
+        told(f"{key}: absent.safetensors")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("which", ["out", "cache"])
+def test_a_folder_that_refuses_is_told_before_anything_is_rendered(
+    told, read_only_folder, monkeypatch, which
+):
+    monkeypatch.setattr(data, "_render", lambda *_: pytest.fail("rendered"))
+    with pytest.raises(OutputError, match="cannot be written"):
+        told(**{which: read_only_folder})
+
+
+def die(_):
+    os._exit(1)
+
+
+def test_a_renderer_that_was_killed_is_one_line(told, monkeypatch):
+    monkeypatch.setattr(data, "_render_shard", die)
+    with pytest.raises(DeviceError, match="fewer --render-workers"):
+        told()
+
+
+def fill_the_disk(_):
+    raise OutputError("cannot be written", where="shard", hint="free some space")
+
+
+def test_a_renderers_own_error_comes_through_whole(told, monkeypatch):
+    monkeypatch.setattr(data, "_render_shard", fill_the_disk)
+    with pytest.raises(OutputError, match="^shard: cannot be written; free some space$"):
+        told()
+
+
+def test_a_student_comes_of_it(told, tmp_path):
+    assert told() == tmp_path / "out" / "student.safetensors"
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """A source of one shard, rendered."""
+    source = StreetsRecipe(scenes=1, size=(HEIGHT, WIDTH))
+    open_store(source, data_seed=3, cache=tmp_path, workers=1)
+    return source, tmp_path
+
+
+@pytest.mark.parametrize("ending", ["images", "depth", "focal"])
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_a_truncated_shard_is_rendered_again(shards, ending, kept):
+    source, cache = shards
+    (file,) = cache.rglob(f"*.{ending}.npy")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(len(whole) * kept)])
+    assert len(open_store(source, data_seed=3, cache=cache, workers=1)) == 1
+    assert file.read_bytes() == whole
+
+
+def test_a_whole_shard_needs_no_renderer(shards, monkeypatch):
+    source, cache = shards
+    monkeypatch.setattr("fsmde_edge.distill.data._render", lambda *_: pytest.fail("nothing is missing"))
+    assert len(open_store(source, data_seed=3, cache=cache, workers=1)) == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04broken", b"\x80\x02broken"])
 def test_a_broken_state_is_refused(tmp_path, content):
     (tmp_path / "state.pt").write_bytes(content)
@@ -252,6 +358,16 @@ def test_the_learning_rate_warms_up_and_falls():
         ({"version": 2}, "version 2 is not known"),
         ({"steps": 0}, "needs data"),
         ({"streets": ()}, "needs data"),
+        ({"learning_rate": 0.0}, "learning_rate cannot be 0"),
+        ({"learning_rate": np.nan}, "learning_rate cannot be nan"),
+        ({"clip": np.inf}, "clip cannot be inf"),
+        ({"warmup": -1}, "warmup cannot be -1"),
+        ({"ema": 1.5}, "ema cannot be 1.5; choose a finite number from 0 to 1"),
+        ({"silog_lambda": 2.0}, "silog_lambda"),
+        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"sky_weight": -0.1}, "sky_weight"),
+        ({"seed": -1}, "seed cannot be -1"),
+        ({"data_seed": 2**32}, "data_seed cannot be"),
     ],
 )
 def test_an_impossible_recipe_is_refused(change, message):
@@ -264,7 +380,19 @@ def test_an_unknown_student_is_refused(tmp_path):
         train(recipe(student="giant"), (store(),), tmp_path, report=quiet)
 
 
-@pytest.mark.parametrize("change", [{"size": (30, 64)}, {"scenes": 0}, {"share": 0.0}, {"sets_per_batch": 0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": (30, 64)},
+        {"scenes": 0},
+        {"share": 0.0},
+        {"sets_per_batch": 0},
+        {"rig_spread": -1.0},
+        {"share": np.nan},
+        {"scenes": 10**7},
+        {"size": (32, 8192)},
+    ],
+)
 def test_an_impossible_source_is_refused(change):
     with pytest.raises(InputError):
         StreetsRecipe(**{"scenes": 1, "size": (32, 64), **change})

@@ -72,3 +72,19 @@ def test_median_scaling_forgives_any_scale():
     rivals = Rivals()
     rivals.add(sample(rig, {"c0": truth}), {"one": depth, "seven": depth * 7})
     assert rivals.result()["one"] == pytest.approx(rivals.result()["seven"], rel=1e-5)
+
+
+def test_the_ground_plane_is_metric_and_returns_above_its_horizon_do_not_spoil_it():
+    rig = ring(2, width=64, height=48)
+    camera = rig.cameras[0]
+    v, u = np.meshgrid(np.arange(48) + 0.5, np.arange(64) + 0.5, indexing="ij")
+    plane = ground_plane(camera, u.ravel(), v.ravel()).reshape(48, 64)
+    truth = np.where(plane < 80, plane, 8.0).astype(np.float32)  # a wall of 8 m above the horizon
+    above = float((plane >= 80).mean())
+    assert above > 0.5
+    wrong = above * (80 - 8) / 8
+    for scale in (1.0, 0.8):
+        rivals = Rivals()
+        bumpy = np.where(plane < 80, truth * np.float32(scale), truth)
+        rivals.add(sample(rig, {"c0": bumpy}), {})
+        assert rivals.result()["ground"] == pytest.approx(wrong, rel=1e-3)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import ring, room_depth, sample
 
+from fsmde_edge.errors import InputError
 from fsmde_edge.evaluation.gallery import Gallery
 from fsmde_edge.evaluation.gate import TILE, Gate, GateBudget
 from fsmde_edge.evaluation.gate_report import gate_split, gate_table
@@ -238,3 +239,38 @@ def test_the_report_says_every_number_and_keeps_the_worst_tiles():
     assert len(pictures) == 2
     assert all("c3" in picture.title for picture in pictures)
     assert pictures[0].image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("value", [-0.1, np.nan, np.inf])
+@pytest.mark.parametrize("name", ["deviation", "p99", "worst_tile", "farther", "abs_rel_change"])
+def test_a_budget_is_finite_and_not_negative(name, value):
+    with pytest.raises(InputError, match=name):
+        GateBudget(**{name: value})
+
+
+def test_lidar_of_which_nothing_counts_is_inconclusive():
+    result = judge(FP32, LIDAR, max_depth=5.0)
+    assert result.verdict == "inconclusive"
+    assert result.reasons == ("the frames have LiDAR, but none of it within 5 m",)
+    assert judge(FP32 * 0.9, LIDAR, max_depth=5.0).verdict == "failed"
+
+
+def test_a_map_smaller_than_a_tile_has_none():
+    small = FP32[:, :8, :8]
+    assert judge(small, fp32=small).worst_tile == 0
+
+
+def test_faults_fail_whatever_was_measured():
+    passed, failed, empty = judge(FP32), judge(FP32 * 0.9), Gate().result()
+    assert passed.failed_by(()) is passed
+    assert passed.failed_by(("broken",)).reasons == ("broken",)
+    assert failed.failed_by(("broken",)).reasons == ("broken", *failed.reasons)
+    assert empty.failed_by(("broken",)).reasons == ("broken",)
+    assert {r.failed_by(("broken",)).verdict for r in (passed, failed, empty)} == {"failed"}
+
+
+def test_what_is_not_a_number_is_judged_without_warnings(recwarn):
+    int8, fp32 = FP32.copy(), FP32.copy()
+    int8[0, 0, 0], fp32[0, 0, 0] = np.inf, np.inf
+    assert judge(int8, LIDAR, fp32=fp32).verdict == "failed"
+    assert [str(w.message) for w in recwarn] == []

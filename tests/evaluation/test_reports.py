@@ -58,3 +58,19 @@ def test_a_table_lines_up_in_text_and_in_markdown():
     table = Table(title="t", header=("", "long header"), rows=[("a", "1"), ("bcd", "22")])
     assert table.as_text() == "     long header\na              1\nbcd           22"
     assert table.as_markdown() == "|  | long header |\n| --- | ---: |\n| a | 1 |\n| bcd | 22 |"
+
+
+@pytest.mark.parametrize(("after", "counted"), [(1, 0), (5, 0), (7, 1), (8, 2)])
+def test_control_c_keeps_the_whole_turns_that_counted(after, counted):
+    calls = 0
+
+    def call():
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise KeyboardInterrupt
+
+    found = side_by_side({"a": call, "b": call}, runs=9, warmup=2, stoppable=True)
+    assert [row.runs for row in found.values()] == ([counted] * 2 if counted else [])
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side({"a": call, "b": call}, runs=9)

@@ -76,6 +76,18 @@ def refused(path, message):
         ),
         (lambda s: s.update({"stray": torch.zeros(1)}), "does not: stray"),
         (
+            lambda s: s.update({"head.logits.bias": torch.zeros(8, dtype=torch.int64)}),
+            "head.logits.bias holds int64, this student needs float32",
+        ),
+        (
+            lambda s: s.update({"head.logits.bias": torch.zeros(8, dtype=torch.complex64)}),
+            "holds complex64, this student needs float32",
+        ),
+        (
+            lambda s: s.update({"head.logits.bias": torch.full((8,), 1e300, dtype=torch.float64)}),
+            "values that are not finite",
+        ),
+        (
             lambda s: s.update({"head.logits.bias": torch.full((8,), torch.nan)}),
             "values that are not finite",
         ),
@@ -103,6 +115,9 @@ def test_other_tensors_are_refused_and_named(tmp_path, student, change, message)
         (metadata(json.dumps({**json.loads(SMALL.to_json()), "width": 4.5})), "'width' must be of type int"),
         (metadata(json.dumps({**json.loads(SMALL.to_json()), "width": -4})), "cannot have these sizes"),
         (metadata(json.dumps({**json.loads(SMALL.to_json()), "width": 8})), "this student needs"),
+        (metadata(json.dumps({**json.loads(SMALL.to_json()), "width": 10**9})), "cannot have these sizes"),
+        (metadata("[" * 100_000), "cannot be read"),
+        (metadata(made="[" * 100_000), "how it was made"),
         (metadata(made="{"), "how it was made"),
         (metadata(made="3"), "how it was made"),
     ],

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from fsmde_edge.datasets.synthetic.dataset import SyntheticStreets
 from fsmde_edge.datasets.synthetic.rig import Split
-from fsmde_edge.errors import OutputError
-from fsmde_edge.files import atomic_write
+from fsmde_edge.files import atomic_folder, atomic_write
 from fsmde_edge.frames import Sample
 from fsmde_edge.rig import Camera, Rig
 
@@ -27,22 +26,27 @@ _LOG = "FSMDE_SYNTHETIC"
 
 
 def write_dgp(root: Path, dataset: SyntheticStreets) -> Path:
-    """Write all samples of a data set.
+    """Write all samples of a data set: the whole folder appears at the end, or nothing.
 
     Args:
         root: a folder that does not exist or is empty.
         dataset: what to write.
 
     Returns:
-        The path of scene_dataset_v1.0.json; it is written last.
+        The path of scene_dataset_v1.0.json.
 
     Errors:
         OutputError: the folder holds something already, or cannot be written.
     """
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise OutputError("exists and is not empty", where=root, hint="choose an empty folder")
-    scenes = [_write_scene(root, dataset, number) for number in range(dataset.scenes)]
-    content = {
+    name = "scene_dataset_v1.0.json"
+    with atomic_folder(root, into_empty=True) as folder:
+        scenes = [_write_scene(folder, dataset, number) for number in range(dataset.scenes)]
+        _write_json(folder / name, _description(dataset, scenes))
+    return root / name
+
+
+def _description(dataset: SyntheticStreets, scenes: list[str]) -> Mapping[str, Any]:
+    return {
         "metadata": {
             "name": f"fsmde_synthetic_{dataset.split}",
             "version": "1.0",
@@ -52,9 +56,6 @@ def write_dgp(root: Path, dataset: SyntheticStreets) -> Path:
         },
         "scene_splits": {_SPLIT_KEYS[dataset.split]: {"filenames": scenes}},
     }
-    path = root / "scene_dataset_v1.0.json"
-    _write_json(path, content)
-    return path
 
 
 def _write_scene(root: Path, dataset: SyntheticStreets, number: int) -> str:

@@ -60,3 +60,18 @@ def test_the_index_is_written_last(tmp_path, monkeypatch):
 def test_quaternions_give_the_rotation_back(azimuth, pitch, roll):
     rotation = camera_rotation(azimuth, pitch, roll)
     assert np.allclose(pose_of(_quaternion(rotation), (0, 0, 0))[:3, :3], rotation, atol=1e-9)
+
+
+def test_an_empty_folder_is_filled_and_a_failure_leaves_it_empty(tmp_path, monkeypatch):
+    streets, out = (
+        SyntheticStreets("test", scenes=1, samples_per_scene=1, width=64, height=40),
+        tmp_path / "out",
+    )
+    out.mkdir()
+    monkeypatch.setattr("fsmde_edge.datasets.synthetic.writer._write_masks", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_dgp(out, streets)
+    assert list(tmp_path.iterdir()) == [out]
+    assert list(out.iterdir()) == []
+    monkeypatch.undo()
+    assert write_dgp(out, streets).is_file()
