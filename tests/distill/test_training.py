@@ -261,7 +261,7 @@ def told(tmp_path):
 
 @pytest.mark.parametrize("key", ["init", "start"])
 def test_missing_weights_are_told_before_anything_is_rendered(told, tmp_path, key):
-    with pytest.raises(InputError, match="absent.safetensors: no such checkpoint"):
+    with pytest.raises(InputError, match=r"absent\.safetensors: no such checkpoint"):
         told(f"{key}: absent.safetensors")
     assert not (tmp_path / "cache").exists()
 
@@ -291,7 +291,7 @@ def fill_the_disk(_):
 
 def test_a_renderers_own_error_comes_through_whole(told, monkeypatch):
     monkeypatch.setattr(data, "_render_shard", fill_the_disk)
-    with pytest.raises(OutputError, match="^shard: cannot be written; free some space$"):
+    with pytest.raises(OutputError, match=r"^shard: cannot be written; free some space$"):
         told()
 
 
