@@ -12,8 +12,9 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,19 +48,25 @@ def student(_folder: Path, _data: Path) -> None:
     from fsmde_edge.student.checkpoint import load_checkpoint
 
     network, made = load_checkpoint(SHIPPED_CHECKPOINT)
-    recipe = made["recipe"]
-    assert isinstance(recipe, dict)
+    stages = list(_stages(made))
     rows = [
-        ("command", f"`{made['command']}`"),
+        *((f"stage {i}", f"`{stage['command']}`") for i, stage in enumerate(stages, 1)),
         ("parameters", f"{sum(p.numel() for p in network.parameters()):,}"),
         ("file", f"{SHIPPED_CHECKPOINT.stat().st_size / 1e6:.2f} MB"),
-        ("seed, data seed", f"{recipe['seed']}, {recipe['data_seed']}"),
-        ("steps", f"{recipe['steps']}"),
-        ("minutes of training (rendering not counted)", f"{made['minutes']}"),
-        ("recipe SHA-256", f"`{str(made['recipe_sha256'])[:16]}`"),
+        ("seeds of training", ", ".join(str(s["recipe"]["seed"]) for s in stages)),
+        ("seeds of data", ", ".join(str(s["recipe"]["data_seed"]) for s in stages)),
+        ("steps", " + ".join(str(s.get("step", s["recipe"]["steps"])) for s in stages)),
+        ("minutes of training (rendering not counted)", " + ".join(str(s["minutes"]) for s in stages)),
     ]
     table = {"title": "The shipped tiny student", "header": ["", ""], "rows": rows}
     _write("student", {"tables": [table]})
+
+
+def _stages(made: Any) -> Iterator[dict[str, Any]]:
+    """How a student was made, first stage first."""
+    if made.get("started_from"):
+        yield from _stages(made["started_from"])
+    yield made
 
 
 def synthetic(folder: Path, _data: Path) -> None:

@@ -16,7 +16,7 @@ from fsmde_edge.distill.trainer import LOG_FILE, STATE_FILE, train
 from fsmde_edge.errors import InputError
 from fsmde_edge.files import check_writable
 from fsmde_edge.recipes import PACKAGE
-from fsmde_edge.student.checkpoint import read_safetensors, save_checkpoint
+from fsmde_edge.student.checkpoint import load_checkpoint, read_safetensors, save_checkpoint
 
 RECIPES = PACKAGE / "distill" / "recipes"
 CHECKPOINT = "student.safetensors"
@@ -88,6 +88,7 @@ def _made(options: TrainOptions, recipe: TrainRecipe, seconds: float) -> dict[st
         "recipe": asdict(recipe),
         "recipe_sha256": recipe.sha256,
         "minutes": round(seconds / 60, 1),
+        "started_from": None if recipe.start is None else load_checkpoint(Path(recipe.start))[1],
         "fsmde_edge": fsmde_edge.__version__,
         "torch": torch.__version__,
     }

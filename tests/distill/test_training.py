@@ -202,10 +202,9 @@ def test_training_learns_what_it_is_shown(tmp_path):
     flat = store(sets=1)
     flat.depth[0][:] = 4 * DEPTH_STEPS
     lines = []
-    train(recipe(steps=12, learning_rate=0.01), (flat,), tmp_path, report=lines.append, save_every=4)
+    train(recipe(steps=40, learning_rate=0.005), (flat,), tmp_path, report=lines.append, save_every=10)
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines]
-    assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.7 * losses[0], losses
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
