@@ -1,8 +1,8 @@
 """What a depth network must beat: constants, and a flat ground plane known from the calibration alone.
 
 Networks are median-scaled per image (as in Zhou et al., CVPR 2017): the score asks for structure alone. The
-ground plane is metric as it is, and gets the better of two scores per image: unscaled, and scaled by the
-medians over the returns below its horizon (those above say nothing about its scale).
+ground plane is metric as it is, and gets the best of three scores per image: median-scaled like a network,
+unscaled, and scaled by the medians over the returns below its horizon (those above say nothing about scale).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Rivals:
 
     The baselines: `median` (each image's own ground-truth median as a constant), `constant` (each image's
     Abs-Rel-optimal constant), `ground` (a flat ground plane seen by the calibrated camera, the range's end
-    above its horizon; the better of unscaled and scaled below the horizon).
+    above its horizon; the best of three scalings).
     """
 
     _abs_rel: dict[str, list[float]] = field(default_factory=dict)
@@ -96,7 +96,8 @@ def _ground(plane: Values, truth: Values) -> float:
     if not below.any():
         return _abs_rel(plane, truth)
     scaled = np.where(below, plane * (np.median(truth[below]) / np.median(plane[below])), plane)
-    return min(_abs_rel(plane, truth), _abs_rel(np.clip(scaled, *RANGE), truth))
+    as_network = _median_scaled(plane, truth)
+    return min(as_network, _abs_rel(plane, truth), _abs_rel(np.clip(scaled, *RANGE), truth))
 
 
 def _abs_rel(depth: Values, truth: Values) -> float:
