@@ -55,7 +55,10 @@ class Table:
     def as_markdown(self) -> str:
         """The table in Markdown."""
         ruler = ["---", *("---:" for _ in self.header[1:])]
-        return "\n".join("| " + " | ".join(line) + " |" for line in (self.header, ruler, *self.rows))
+        lines = (self.header, ruler, *self.rows)
+        return "\n".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
