@@ -11,6 +11,9 @@ from fsmde_edge.rig import Rig
 
 __all__ = ["DatasetReplay", "Source", "open_source"]
 
+SYNTHETIC_LENGTH = 4
+"""Frame sets of one synthetic scene."""
+
 VIDEO_ENDINGS = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
 
 
@@ -25,6 +28,7 @@ def open_source(
     realtime: bool = False,
     size: tuple[int, int] = (640, 384),
     seed: int = 0,
+    sets: int | None = None,
 ) -> Source:
     """Open a source by what was named.
 
@@ -38,6 +42,7 @@ def open_source(
         realtime: replay a data set at its own pace.
         size: width and height of synthetic pictures.
         seed: of synthetic streets.
+        sets: how many frame sets of synthetic streets will be wanted; two scenes if None.
 
     Errors:
         InputError: nothing usable lies there.
@@ -48,7 +53,16 @@ def open_source(
         _refuse("synthetic streets", rig=rig, scenes=scenes, masks=masks)
         from fsmde_edge.capture.synthetic import synthetic_source
 
-        return synthetic_source(split or "test", width=size[0], height=size[1], seed=seed, realtime=realtime)
+        scenes_needed = 2 if sets is None else -(-sets // SYNTHETIC_LENGTH)
+        return synthetic_source(
+            split or "test",
+            scenes=scenes_needed,
+            samples_per_scene=SYNTHETIC_LENGTH,
+            width=size[0],
+            height=size[1],
+            seed=seed,
+            realtime=realtime,
+        )
     videos = _video_files(specs)
     if videos:
         _refuse("video files", scenes=scenes, split=split)

@@ -10,7 +10,7 @@ from fsmde_edge.cli.arguments import add_threads
 EXAMPLES = """examples:
   fsmde-edge build --precision int8
       the shipped tiny student, calibrated on synthetic streets, into ./bundle
-  fsmde-edge build --precision int8 --checkpoint student.safetensors --calib ddad --data-root /data/ddad \\
+  fsmde-edge build --precision int8 --checkpoint student.safetensors --calib ddad --data-root /data \\
       --target orin-agx-64gb --out ddad-int8
   fsmde-edge build --precision int8 --onnx depth.onnx --convention depth.yaml --calib mine.yaml --out theirs
 """

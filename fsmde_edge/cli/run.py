@@ -107,6 +107,7 @@ def _source(args: argparse.Namespace, bundle: Bundle) -> Source:
         scenes=args.scenes,
         masks=args.masks,
         seed=args.seed,
+        sets=args.frames,
     )
 
 

@@ -16,7 +16,11 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `train`."""
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or a shipped name: tiny-streets")
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        help="a YAML file, or a shipped name: tiny-streets-wide, tiny-streets-narrow, tiny-streets",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="state, log and student")
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="rendered scenes (default: the user's cache)"
