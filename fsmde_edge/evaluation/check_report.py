@@ -33,7 +33,7 @@ def tables(bundle: Bundle, result: CheckResult) -> list[Table]:
     if result.gate is not None and result.gate.images:
         found += [gate_table(result.gate), gate_split(result.gate)]
     for protocol, models in result.accuracy.items():
-        found += [accuracy_table(protocol, models), distance_table(protocol, models)]
+        found += accuracy_tables(protocol, models)
     if result.rivals:
         found.append(rivals_table(result))
     return found
@@ -62,24 +62,20 @@ def summary_table(bundle: Bundle, result: CheckResult) -> Table:
     return Table(title=f"{models}, {result.sets} frame sets", header=header, rows=rows)
 
 
-def accuracy_table(protocol: str, models: Mapping[str, Accuracy]) -> Table:
-    """Metrics by camera, of every model."""
-    rows = [
-        (f"{model.upper()} {camera}", *_cells(metrics))
-        for model, accuracy in models.items()
-        for camera, metrics in accuracy.cameras.items()
+def accuracy_tables(protocol: str, models: Mapping[str, Accuracy]) -> list[Table]:
+    """Metrics of every model, by camera and by distance."""
+    by_camera, by_distance = (
+        [
+            (f"{model.upper()} {part}{unit}", *_cells(metrics))
+            for model, accuracy in models.items()
+            for part, metrics in getattr(accuracy, split).items()
+        ]
+        for split, unit in (("cameras", ""), ("distances", " m"))
+    )
+    return [
+        Table(title=f"Accuracy, protocol {protocol}", header=_HEADER, rows=by_camera),
+        Table(title=f"By distance, protocol {protocol}", header=_HEADER, rows=by_distance),
     ]
-    return Table(title=f"Accuracy, protocol {protocol}", header=_HEADER, rows=rows)
-
-
-def distance_table(protocol: str, models: Mapping[str, Accuracy]) -> Table:
-    """Metrics by distance, of every model."""
-    rows = [
-        (f"{model.upper()} {band} m", *_cells(metrics))
-        for model, accuracy in models.items()
-        for band, metrics in accuracy.distances.items()
-    ]
-    return Table(title=f"By distance, protocol {protocol}", header=_HEADER, rows=rows)
 
 
 def rivals_table(result: CheckResult) -> Table:

@@ -110,6 +110,10 @@ class GateResult:
         """Whether the verdict is `passed`."""
         return self.verdict == "passed"
 
+    def accepted(self, *, allow_few: bool) -> bool:
+        """Whether it passed, or could not decide and the user accepts that."""
+        return self.passed or (allow_few and self.verdict == "inconclusive")
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {**asdict(self), "passed": self.passed}
