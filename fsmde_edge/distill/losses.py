@@ -25,6 +25,21 @@ def sky_hinge(depth: Tensor, sky: Tensor) -> Tensor:
     return torch.relu(math.log(SKY_BEYOND) - torch.log(depth[sky])).mean()
 
 
+def relative(depth: Tensor, truth: Tensor) -> Tensor:
+    """Mean of |depth − truth| / truth over the pixels that have ground truth: Abs Rel itself; 0 where none has.
+
+    SILog forgives a near edge put far away as much as a far one put near; Abs Rel does not.
+
+    Args:
+        depth: float [N, H, W], metres, positive.
+        truth: float [N, H, W], metres; 0 and below = none.
+    """
+    valid = truth > 0
+    if not bool(valid.any()):
+        return depth.sum() * 0.0
+    return ((depth[valid] - truth[valid]).abs() / truth[valid]).mean()
+
+
 def silog(depth: Tensor, truth: Tensor, *, forgive: float) -> Tensor:
     """Scale-invariant log error over the pixels that have ground truth.
 

@@ -60,6 +60,7 @@ class TrainRecipe:
         steps: optimiser steps.
         learning_rate, warmup, weight_decay, clip: AdamW with linear warm-up (steps) and cosine decay.
         silog_lambda: share of the mean log error that the loss forgives (0 none, 1 scale-invariant).
+        relative_weight: of the mean relative error, beside SILog.
         sky_weight: of the loss that keeps the sky far.
         ema: decay of the averaged weights that are saved.
         seed: of weights, batches and augmentation; data has its own.
@@ -80,6 +81,7 @@ class TrainRecipe:
     weight_decay: float = 0.01
     clip: float = 1.0
     silog_lambda: float = 0.85
+    relative_weight: float = 0.0
     sky_weight: float = 0.1
     ema: float = 0.999
     seed: int = 0
@@ -94,7 +96,7 @@ class TrainRecipe:
         if not self.streets or self.steps < 1:
             raise InputError("a training recipe needs data (streets) and steps", hint="add them")
         _within(self, SMALLEST, math.inf, "learning_rate", "clip")
-        _within(self, 0, math.inf, "warmup", "weight_decay", "sky_weight")
+        _within(self, 0, math.inf, "warmup", "weight_decay", "relative_weight", "sky_weight")
         _within(self, 0, 1, "silog_lambda", "ema")
         _within(self, 0, LARGEST_SEED, "seed", "data_seed")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fsmde_edge.distill.augment import SKY, Views, augment
 from fsmde_edge.distill.data import ViewStore, draw_batch
-from fsmde_edge.distill.losses import silog, sky_hinge
+from fsmde_edge.distill.losses import relative, silog, sky_hinge
 from fsmde_edge.distill.recipe import TrainRecipe
 from fsmde_edge.errors import InputError, writing
 from fsmde_edge.files import atomic_write, make_folder
@@ -176,8 +176,10 @@ def _loss(student: Student, views: Views, recipe: TrainRecipe) -> Tensor:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         prediction = student(pictures, views.focal)
     depth = prediction.depth.float()
-    sky = sky_hinge(depth, views.truth == SKY)
-    return silog(depth, views.truth, forgive=recipe.silog_lambda) + recipe.sky_weight * sky
+    loss = silog(depth, views.truth, forgive=recipe.silog_lambda)
+    if recipe.relative_weight > 0:
+        loss = loss + recipe.relative_weight * relative(depth, views.truth)
+    return loss + recipe.sky_weight * sky_hinge(depth, views.truth == SKY)
 
 
 @torch.no_grad()
