@@ -7,7 +7,7 @@ import sys
 import types
 import typing
 from collections.abc import Hashable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
@@ -27,6 +27,19 @@ _WRITE: Mapping[Any, str] = {
     str: "write text",
     bool: "write true or false",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """Where something was read from.
+
+    Attributes:
+        name: the file's stem.
+        sha256: of the file.
+    """
+
+    name: str
+    sha256: str
 
 
 def shipped(folder: str) -> Path:

@@ -24,7 +24,7 @@ COMPILE_EXTRA = ("torch", "safetensors", "onnxscript", "onnxsim")
 GROUND = {
     "",  # the package itself: its version
     "errors", "files", "rig", "frames", "preprocess", "bundle", "recipes", "progress", "views", "doctor",
-    "golden", "graph",
+    "golden", "graph", "targets",
 }  # fmt: skip
 READERS = {"capture", "datasets", "inference", "student"}
 ROOMS: dict[str, set[str]] = {
@@ -220,6 +220,8 @@ def test_help_takes_a_small_multiple_of_starting_python():
         ["check", "{bundle}", "--sets", "2", "--runs", "1", "--report", "{out}.html"],
         ["bench", "{bundle}", "--runs", "1", "--warmup", "1"],
         ["inspect", "{bundle}", "--plan"],
+        ["inspect", "{bundle}", "--layers"],
+        ["estimate", "{bundle}", "--target", "orin-agx-64gb"],
     ],
     ids=" ".join,
 )
@@ -231,7 +233,9 @@ def test_the_device_path_needs_no_torch(small_bundle, tmp_path, arguments):
         sys.exit(main(sys.argv[1:]))
     """
     filled = [argument.format(bundle=small_bundle, out=tmp_path / "out") for argument in arguments]
-    child = run_python(script, *filled, *([] if "inspect" in arguments else ["--threads", "1"]))
+    child = run_python(
+        script, *filled, *([] if arguments[0] in {"inspect", "estimate"} else ["--threads", "1"])
+    )
     assert child.returncode == 0, child.stderr
     assert child.stderr == ""
 

@@ -139,7 +139,7 @@ def test_the_installed_build_makes_a_bundle_from_another_folder(work, compiler):
 
 def test_shipped_recipes_and_targets_are_found_by_name(work, compiler):
     code = (
-        "from fsmde_edge.compiler.recipe import load_recipe, load_target; "
+        "from fsmde_edge.compiler.recipe import load_recipe; from fsmde_edge.targets import load_target; "
         "load_recipe('synthetic'); load_target('orin-agx-64gb')"
     )
     compiler.run(work, "python", "-c", code)

@@ -10,6 +10,8 @@ from fsmde_edge.cli.arguments import add_bundle
 EXAMPLES = """examples:
   fsmde-edge inspect
   fsmde-edge inspect bundle --plan      also every tensor: INT8 or float, scale, reason
+  fsmde-edge inspect bundle --layers    also the kernels: by our model of TensorRT, and RTX's own
+  fsmde-edge inspect bundle --layers --precision int8-fp16
   fsmde-edge inspect bundle --json
 """
 
@@ -18,6 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `inspect`."""
     add_bundle(parser)
     parser.add_argument("--plan", action="store_true", help="every tensor and weight: INT8 or float, and why")
+    parser.add_argument(
+        "--layers", action="store_true", help="what becomes one kernel, by our model and RTX's"
+    )
+    parser.add_argument("--precision", metavar="P", help="with --layers: which model (default: the smallest)")
     parser.add_argument("--json", action="store_true", help="the manifest as JSON")
 
 
@@ -26,10 +32,8 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from fsmde_edge.bundle import MANIFEST, open_bundle
-    from fsmde_edge.errors import UsageError
 
-    if args.plan and args.json:
-        raise UsageError("--plan and --json do not go together", hint="the plan is JSON: BUNDLE/plan.json")
+    _refuse_mixtures(args)
     bundle = open_bundle(args.bundle)
     if args.json:
         print(json.dumps(json.loads((bundle.root / MANIFEST).read_text(encoding="utf-8")), indent=1))
@@ -56,7 +60,26 @@ def run(args: argparse.Namespace) -> int:
     if args.plan:
         for line in _plan_lines(bundle.root / "plan.json"):
             print(line)
+    if args.layers:
+        from fsmde_edge.compiler.layers import layer_lines
+
+        held = [name for name, file in manifest.models.items() if file]
+        for line in layer_lines(bundle.model(args.precision or held[-1])):
+            print(line)
     return 0
+
+
+def _refuse_mixtures(args: argparse.Namespace) -> None:
+    from fsmde_edge.errors import UsageError
+
+    if args.plan and args.json:
+        raise UsageError("--plan and --json do not go together", hint="the plan is JSON: BUNDLE/plan.json")
+    if args.layers and args.json:
+        raise UsageError(
+            "--layers and --json do not go together", hint="kernels as JSON: fsmde-edge estimate --json"
+        )
+    if args.precision and not args.layers:
+        raise UsageError("--precision goes with --layers", hint="add --layers")
 
 
 def _plain(values: object) -> str:

@@ -18,6 +18,7 @@ COMMANDS = {
     "check": "measure a bundle: INT8 against FP32, and both against LiDAR",
     "run": "turn a recording into metric depth for all views",
     "bench": "measure a bundle's latency on this machine",
+    "estimate": "say what a bundle would take on a board, kernel by kernel",
     "inspect": "show what a bundle holds",
     "doctor": "show what this machine has, and what to install",
     "train": "train a student on synthetic streets",

@@ -20,7 +20,8 @@ from fsmde_edge.compiler.frames import Survey, batches
 from fsmde_edge.compiler.half import to_half
 from fsmde_edge.compiler.lowering import tensorrt
 from fsmde_edge.compiler.plan import Plan, make_plan, place
-from fsmde_edge.compiler.recipe import CalibRecipe, Named, Target, load_recipe, load_target
+from fsmde_edge.compiler.predict.rules import refuse_violations
+from fsmde_edge.compiler.recipe import CalibRecipe, load_recipe
 from fsmde_edge.compiler.sources import Network, read_network
 from fsmde_edge.datasets.base import Dataset
 from fsmde_edge.datasets.selection import open_selection, samples_of
@@ -34,7 +35,9 @@ from fsmde_edge.graph.model import model_bytes
 from fsmde_edge.inference.onnxruntime import OnnxRuntimeSession
 from fsmde_edge.preprocess import own_pinholes, preprocess_set
 from fsmde_edge.progress import progress
+from fsmde_edge.recipes import Named
 from fsmde_edge.rig import Rig, VirtualPinhole
+from fsmde_edge.targets import Target, load_target
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -215,6 +218,7 @@ def _lower(network: Network, quantised: _Quantised | None, precision: str) -> di
     }
     if quantised is not None:
         model = quantised.model
+        refuse_violations(model)
         makers |= {"int8": lambda: model, "int8-fp16": lambda: to_half(model)}
     return {name: makers[name]() for name in ASKED[precision]}
 

@@ -229,14 +229,14 @@ def single_view(model: ModelProto, tensors: list[str]) -> ModelProto | None:
     except InputError:
         return None
     after = tensor_types(probe)
-    inputs = {info.name for info in probe.graph.input}
     constants = {weight.name for weight in probe.graph.initializer}
     for node in probe.graph.node:
+        if not set(node.input) - constants:
+            constants |= set(node.output)  # a dequantised weight
+            continue
         axis = attribute(node, "axis")
         if axis is not None and axis.i == 0:
             return None
-        if not set(node.input) - constants and not inputs & set(node.input):
-            continue
         for name in node.output:
             old, new = (
                 before[name].shape if name in before else None,

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,11 +198,51 @@ def place(model: ModelProto, *, keep_float: Iterable[str] = (), force_int8: Iter
     return _Placer(model, keep, force).run()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """All that a plan of a given network and its ranges depends on.
+
+    Attributes:
+        calibrator: which of the ranges' thresholds to take (`histogram.CALIBRATORS`).
+        calibrators: other ones for some scale-sharing groups, by their names.
+        keep_float, force_int8: see `place`.
+    """
+
+    calibrator: str = "mse"
+    calibrators: Mapping[str, str] = field(default_factory=dict)
+    keep_float: tuple[str, ...] = ()
+    force_int8: tuple[str, ...] = ()
+
+    def place(self, model: ModelProto) -> Placement:
+        """See `place`."""
+        return place(model, keep_float=self.keep_float, force_int8=self.force_int8)
+
+    def plan(self, model: ModelProto, ranges: Ranges) -> Plan:
+        """See `make_plan`."""
+        return make_plan(
+            model,
+            ranges,
+            calibrator=self.calibrator,
+            calibrators=self.calibrators,
+            keep_float=self.keep_float,
+            force_int8=self.force_int8,
+        )
+
+    def keeping_float(self, nodes: Iterable[str]) -> PlanOptions:
+        """The same with these nodes, by their names, in float as well."""
+        return replace(self, keep_float=(*self.keep_float, *(escape(name) for name in nodes)))
+
+    def calibrated(self, calibrators: Mapping[str, str]) -> PlanOptions:
+        """The same with these calibrators for these groups."""
+        return replace(self, calibrators={**self.calibrators, **calibrators})
+
+
 def make_plan(
     model: ModelProto,
     ranges: Ranges,
     *,
     calibrator: str = "mse",
+    calibrators: Mapping[str, str] | None = None,
     keep_float: Iterable[str] = (),
     force_int8: Iterable[str] = (),
 ) -> Plan:
@@ -211,6 +252,7 @@ def make_plan(
         model: a tidy FP32 model.
         ranges: of all tensors in `place(...).calibrate`.
         calibrator: which of `ranges`' thresholds to take (`histogram.CALIBRATORS`).
+        calibrators: other ones for some scale-sharing groups, by their names.
         keep_float: see `place`.
         force_int8: see `place`.
 
@@ -218,7 +260,7 @@ def make_plan(
         InputError: as `place`; or a range is missing.
     """
     placement = place(model, keep_float=keep_float, force_int8=force_int8)
-    limits = _group_limits(model, placement, ranges, calibrator)
+    limits = _group_limits(model, placement, ranges, calibrator, calibrators or {})
     return Plan(
         calibrator=calibrator,
         activations=tuple(_activations(model, placement, limits)),
@@ -355,14 +397,18 @@ class _Placer:
 
 
 def _group_limits(
-    model: ModelProto, placement: Placement, ranges: Ranges, calibrator: str
+    model: ModelProto,
+    placement: Placement,
+    ranges: Ranges,
+    calibrator: str,
+    calibrators: Mapping[str, str],
 ) -> dict[str, tuple[float, float]]:
     """Group to (range, scale): the widest of its members', or the exact scale of an image."""
     exact = _exact_images(model, placement.calibrate)
     limits: dict[str, tuple[float, float]] = {}
     for name in placement.calibrate:
         group = placement.groups[name]
-        limit = ranges.range_of(name, calibrator)
+        limit = ranges.range_of(name, calibrators.get(group, calibrator))
         members = sum(1 for other in placement.groups.values() if other == group)
         scale = exact[name] if name in exact and members == 1 else scale_of(limit)
         if group not in limits or scale > limits[group][1]:

@@ -1,4 +1,4 @@
-"""Calibration recipes and target profiles: YAML files read into frozen data."""
+"""Calibration recipes: YAML files read into frozen data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fsmde_edge.bundle import sha256_of
 from fsmde_edge.datasets.selection import Selection
 from fsmde_edge.errors import InputError
 from fsmde_edge.evaluation.gate import GateBudget
-from fsmde_edge.recipes import find_shipped, from_mapping, read_yaml, refuse_size
+from fsmde_edge.recipes import Named, find_shipped, from_mapping, read_yaml, refuse_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,46 +55,6 @@ class CalibRecipe:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """What a bundle is built for.
-
-    Attributes:
-        version: of this file format; 1.
-        description: in words.
-        backend: the session that runs it: onnxruntime, tensorrt.
-        compute_capability: of its GPU, as "8.7"; None for a CPU.
-        tensorrt: versions that are first-class there.
-        memory_gb: shared memory of the board; None where it does not matter.
-        sources: where the numbers come from.
-    """
-
-    version: int
-    description: str
-    backend: Literal["onnxruntime", "tensorrt"]
-    compute_capability: str | None = None
-    tensorrt: tuple[str, ...] = ()
-    memory_gb: int | None = None
-    sources: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.version != 1:
-            raise InputError(f"target profile version {self.version} is not known", hint="update fsmde-edge")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
-    """Where something was read from.
-
-    Attributes:
-        name: the file's stem.
-        sha256: of the file.
-    """
-
-    name: str
-    sha256: str
-
-
 def load_recipe(name: str) -> tuple[CalibRecipe, Named]:
     """Read a calibration recipe, by path or shipped name.
 
@@ -104,13 +64,3 @@ def load_recipe(name: str) -> tuple[CalibRecipe, Named]:
     path = find_shipped(name, "calib")
     recipe = from_mapping(CalibRecipe, read_yaml(path), where=path)
     return recipe, Named(name=path.stem, sha256=sha256_of(path))
-
-
-def load_target(name: str) -> tuple[Target, Named]:
-    """Read a target profile, by path or shipped name.
-
-    Raises:
-        InputError: not found, or not a valid profile.
-    """
-    path = find_shipped(name, "engines")
-    return from_mapping(Target, read_yaml(path), where=path), Named(name=path.stem, sha256=sha256_of(path))

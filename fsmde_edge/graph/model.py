@@ -237,12 +237,26 @@ def constant(graph: GraphProto, name: str) -> NDArray[np.generic] | None:
     return None if weight is None else np.asarray(numpy_helper.to_array(weight))
 
 
+def value_of(graph: GraphProto, name: str) -> NDArray[np.generic]:
+    """The value of an initializer that is known to be one."""
+    value = constant(graph, name)
+    assert value is not None, name
+    return value
+
+
 def add_constant(graph: GraphProto, name: str, value: NDArray[np.generic]) -> str:
     """Add an initializer and return its name."""
     from onnx import numpy_helper
 
     graph.initializer.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
     return name
+
+
+def set_constant(graph: GraphProto, name: str, value: NDArray[np.generic]) -> None:
+    """Give an initializer another value."""
+    from onnx import numpy_helper
+
+    initializers(graph)[name].CopyFrom(numpy_helper.from_array(np.asarray(value, order="C"), name))
 
 
 def attribute(node: NodeProto, name: str) -> AttributeProto | None:
@@ -304,24 +318,31 @@ def drop_unused(graph: GraphProto) -> None:
 
 
 def sort_nodes(graph: GraphProto, where: object = None) -> None:
-    """Order nodes so that each comes after all that it reads, otherwise as they stood.
+    """Order nodes so that each comes after all that it reads: as they stood, what is missing right before.
+
+    So inserting nodes anywhere leaves the order of the others, and what an inserted node makes comes just
+    before its first reader.
 
     Errors:
         InputError: the graph has a cycle or reads a tensor that nobody makes.
     """
     ready = {info.name for info in graph.input} | {weight.name for weight in graph.initializer} | {""}
-    waiting, ordered = list(graph.node), []
-    while waiting:
-        later = []
-        for node in waiting:
-            if all(name in ready for name in subgraph_inputs(node)):
+    made_by = producers(graph)
+    ordered: list[NodeProto] = []
+    for first in graph.node:
+        path = [first]  # each node reads something of the one behind it
+        while path:
+            node = path[-1]
+            missing = next((name for name in subgraph_inputs(node) if name not in ready), None)
+            if missing is not None and (missing not in made_by or len(path) > len(made_by)):
+                raise InputError(f"node {node.name} reads a tensor that nobody makes", where=where)
+            if missing is not None:
+                path.append(made_by[missing])
+                continue
+            path.pop()
+            if not ready.issuperset(node.output):
                 ordered.append(node)
                 ready.update(node.output)
-            else:
-                later.append(node)
-        if len(later) == len(waiting):
-            raise InputError(f"node {later[0].name} reads a tensor that nobody makes", where=where)
-        waiting = later
     _replace(graph.node, ordered)
     _replace(graph.initializer, sorted(graph.initializer, key=lambda weight: weight.name))
 
