@@ -26,7 +26,7 @@ def sky_hinge(depth: Tensor, sky: Tensor) -> Tensor:
 
 
 def relative(depth: Tensor, truth: Tensor) -> Tensor:
-    """Mean of |depth − truth| / truth over the pixels that have ground truth: Abs Rel itself; 0 where none has.
+    """Mean of |depth − truth| / truth over the pixels with ground truth: Abs Rel itself; 0 where none has.
 
     SILog forgives a near edge put far away as much as a far one put near; Abs Rel does not.
 
