@@ -6,6 +6,7 @@ from typing import Literal
 
 import pytest
 
+from fsmde_edge.compiler.quantise import Method
 from fsmde_edge.compiler.recipe import CalibRecipe, load_recipe
 from fsmde_edge.datasets.selection import Selection
 from fsmde_edge.distill.recipe import load_train_recipe
@@ -157,7 +158,6 @@ def test_merged_keys_may_be_overruled(tmp_path):
     [
         {"size": (3_200_000, 3_200_000)},
         {"size": (-32, 64)},
-        {"keep_float": ("*", "a"), "force_int8": ("*",)},
         {"data": ()},
         {"version": 2},
     ],
@@ -168,3 +168,8 @@ def test_a_calibration_recipe_that_cannot_be_is_refused(change):
     CalibRecipe(**values)
     with pytest.raises(InputError):
         CalibRecipe(**{**values, **change})
+
+
+def test_a_node_cannot_be_kept_in_float_and_forced_into_int8():
+    with pytest.raises(InputError, match="both name"):
+        Method(keep_float=("*", "a"), force_int8=("*",))

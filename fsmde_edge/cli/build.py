@@ -12,6 +12,7 @@ EXAMPLES = """examples:
       the shipped tiny student, calibrated on synthetic streets, into ./bundle
   fsmde-edge build --precision int8 --checkpoint student.safetensors --calib ddad --data-root /data \\
       --target orin-agx-64gb --out ddad-int8
+  fsmde-edge build --precision int8 --keep-float 'student.head.*' --learn-rounding
   fsmde-edge build --precision int8 --onnx depth.onnx --convention depth.yaml --calib mine.yaml --out theirs
 """
 
@@ -51,6 +52,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target", default="cpu", metavar="PROFILE", help="target profile: a path or shipped name"
     )
+    parser.add_argument(
+        "--keep-float",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="nodes that stay in half precision, as 'student.encoder.layer1.*'; repeatable",
+    )
+    parser.add_argument(
+        "--force-int8",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="nodes that become INT8 whatever rules and search say; repeatable",
+    )
+    parser.add_argument(
+        "--no-search",
+        action="store_true",
+        help="do not search which blocks depth needs in half precision",
+    )
+    parser.add_argument("--learn-rounding", action="store_true", help="learn how weights are rounded; slow")
     parser.add_argument("--out", type=Path, default=Path("bundle"), metavar="DIR", help="default: ./bundle")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle, whole")
     parser.add_argument(
@@ -64,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build, print the gate's numbers, exit 4 if they are beyond the budget."""
     from fsmde_edge.compiler.build import BuildOptions, build
+    from fsmde_edge.compiler.search_report import chosen_line
     from fsmde_edge.errors import GateFailed, UsageError
     from fsmde_edge.evaluation.gate_report import gate_table
 
@@ -77,6 +99,10 @@ def run(args: argparse.Namespace) -> int:
         convention=args.convention,
         recipe=args.calib,
         target=args.target,
+        keep_float=tuple(args.keep_float),
+        force_int8=tuple(args.force_int8),
+        search=False if args.no_search else None,
+        learn_rounding=args.learn_rounding,
         data_root=args.data_root,
         force=args.force,
         allow_few=args.allow_few,
@@ -86,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
     fp32 = outcome.sizes["fp32"]
     for name, size in outcome.sizes.items():
         print(f"model.{name}.onnx: {size / 1e6:.2f} MB ({size / fp32:.2f} of FP32)")
+    if outcome.search is not None:
+        print(chosen_line(outcome.search))
     if outcome.gate is not None:
         print(gate_table(outcome.gate).as_text())
         print(f"gate: {outcome.gate.verdict}")
@@ -96,6 +124,6 @@ def run(args: argparse.Namespace) -> int:
     raise GateFailed(
         f"the gate is {gate.verdict}: {'; '.join(gate.reasons)}",
         where=args.out,
-        hint="look at its reports/gate.html, then keep blocks in float ('keep_float' in the recipe), choose "
+        hint="look at its reports/gate.html, then keep blocks in float (--keep-float), choose "
         "more frames, or accept a gate without a verdict with --allow-few",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 import fsmde_edge
 from fsmde_edge.bundle import ASKED, PRECISIONS, REPORTS, Manifest, new_bundle, seal
-from fsmde_edge.compiler.calibrate import Ranges, calibrate
-from fsmde_edge.compiler.frames import Survey, batches
 from fsmde_edge.compiler.half import to_half
-from fsmde_edge.compiler.lowering import tensorrt
-from fsmde_edge.compiler.plan import Plan, make_plan, place
+from fsmde_edge.compiler.plan import Plan
 from fsmde_edge.compiler.predict.rules import refuse_violations
+from fsmde_edge.compiler.quantise import Frames, Method, Quantised, quantise
 from fsmde_edge.compiler.recipe import CalibRecipe, load_recipe
+from fsmde_edge.compiler.search import Search
+from fsmde_edge.compiler.search_report import write_search_report
 from fsmde_edge.compiler.sources import Network, read_network
 from fsmde_edge.datasets.base import Dataset
 from fsmde_edge.datasets.selection import open_selection, samples_of
@@ -44,6 +44,12 @@ if TYPE_CHECKING:
 
 Pinholes = tuple[VirtualPinhole, ...]
 
+PAID_FOR = ("broken residual",)
+"""A sum next to a block in float is a kernel of its own; the cost model counts it: a price, no fault."""
+
+TIMED_FOR = "orin-agx-64gb"
+"""The precision search counts this target's time where the bundle is for a CPU, which has no cost model."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
@@ -56,6 +62,9 @@ class BuildOptions:
         onnx: somebody else's FP32 network instead.
         convention: the YAML that describes it.
         recipe, target: paths or shipped names.
+        keep_float, force_int8: patterns of node names, beside the recipe's.
+        search: whether blocks may go back into half precision; None as the recipe says.
+        learn_rounding: as well as what the recipe says.
         data_root: folder that the recipe's paths are relative to.
         force: replace an existing bundle.
         allow_few: accept too few calibration pictures, and a gate without a verdict.
@@ -69,6 +78,10 @@ class BuildOptions:
     convention: Path | None = None
     recipe: str = "synthetic"
     target: str = "cpu"
+    keep_float: tuple[str, ...] = ()
+    force_int8: tuple[str, ...] = ()
+    search: bool | None = None
+    learn_rounding: bool = False
     data_root: Path = Path()
     force: bool = False
     allow_few: bool = False
@@ -83,12 +96,14 @@ class BuildOutcome:
         hash: the bundle's.
         gate: its result; None below INT8.
         plan: the precision plan; None below INT8.
+        search: what the precision search tried; None where it did not run.
         sizes: precision to bytes of its model file.
     """
 
     hash: str
     gate: GateResult | None
     plan: Plan | None
+    search: Search | None
     sizes: Mapping[str, int]
 
 
@@ -99,19 +114,12 @@ class _Job:
     options: BuildOptions
     recipe: CalibRecipe
     recipe_name: Named
+    method: Method
     target: Target
     target_name: Named
     data: tuple[Dataset, ...]
     gate: tuple[Dataset, ...]
     rig: Rig
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Quantised:
-    plan: Plan
-    ranges: Ranges
-    survey: Survey
-    model: ModelProto
 
 
 def build(options: BuildOptions, say: Callable[[str], None]) -> BuildOutcome:
@@ -137,6 +145,8 @@ def build(options: BuildOptions, say: Callable[[str], None]) -> BuildOutcome:
         )
         pinholes = own_pinholes(job.rig, network.size[1], network.size[0])
         quantised = _quantise(network, job, pinholes, say) if options.precision == "int8" else None
+        if quantised is not None:
+            network = replace(network, model=quantised.fp32)
         models = _lower(network, quantised, options.precision)
         files = {name: folder / f"model.{name}.onnx" for name in models}
         for name, model in models.items():
@@ -146,6 +156,8 @@ def build(options: BuildOptions, say: Callable[[str], None]) -> BuildOutcome:
         if quantised is not None:
             quantised.plan.save(folder / "plan.json")
             quantised.ranges.save(folder / "ranges.json")
+            if quantised.search is not None:
+                write_search_report(folder / REPORTS, quantised.search)
         manifest = _manifest(job, network, pinholes, quantised, result, files)
         if result is not None:
             write_gate_report(folder / REPORTS, manifest, result, gallery)
@@ -153,6 +165,7 @@ def build(options: BuildOptions, say: Callable[[str], None]) -> BuildOutcome:
             hash=seal(folder, manifest),
             gate=result,
             plan=None if quantised is None else quantised.plan,
+            search=None if quantised is None else quantised.search,
             sizes={name: path.stat().st_size for name, path in files.items()},
         )
 
@@ -175,6 +188,7 @@ def _open(options: BuildOptions) -> _Job:
         options=options,
         recipe=recipe,
         recipe_name=recipe_name,
+        method=_method(recipe.method, options),
         target=target,
         target_name=target_name,
         data=data,
@@ -183,42 +197,46 @@ def _open(options: BuildOptions) -> _Job:
     )
 
 
-def _quantise(network: Network, job: _Job, pinholes: Pinholes, say: Callable[[str], None]) -> _Quantised:
-    recipe = job.recipe
-    placement = place(network.model, keep_float=recipe.keep_float, force_int8=recipe.force_int8)
-    survey = Survey(job.rig.names)
-    total = sum(len(dataset) for dataset in job.data)
-    say(f"calibrating on {total} frame sets")
-    samples = progress(samples_of(job.data), what="calibrating", total=total)
-    ranges = calibrate(
+def _method(method: Method, options: BuildOptions) -> Method:
+    """The recipe's way to INT8, and what the user asked for beside it."""
+    return replace(
+        method,
+        keep_float=(*method.keep_float, *options.keep_float),
+        force_int8=(*method.force_int8, *options.force_int8),
+        search=method.search if options.search is None else options.search,
+        learn_rounding=method.learn_rounding or options.learn_rounding,
+    )
+
+
+def _quantise(network: Network, job: _Job, pinholes: Pinholes, say: Callable[[str], None]) -> Quantised:
+    frames = Frames(
+        data=job.data,
+        pinholes=pinholes,
+        cameras=job.rig.names,
+        budget=job.recipe.budget,
+        max_depth=min(selection.max_depth for selection in job.recipe.data),
+        allow_few=job.options.allow_few,
+        recipe=job.options.recipe,
+    )
+    return quantise(
         network.model,
-        batches(samples, pinholes, survey),
-        placement.calibrate,
+        network.kind,
+        frames,
+        job.method,
+        job.target if job.target.modes else load_target(TIMED_FOR)[0],
         threads=job.options.threads,
+        say=say,
     )
-    survey.require_enough(allow_few=job.options.allow_few, where=job.options.recipe)
-    seen = ", ".join(f"{camera} {count}" for camera, count in survey.views.items())
-    say(f"calibration saw {seen}; {survey.different} pictures that do not look alike")
-    for camera in survey.unseen:
-        say(f"warning: no calibration frame shows camera {camera}")
-    plan = make_plan(
-        network.model,
-        ranges,
-        calibrator=recipe.calibrator,
-        keep_float=recipe.keep_float,
-        force_int8=recipe.force_int8,
-    )
-    return _Quantised(plan=plan, ranges=ranges, survey=survey, model=tensorrt.lower(network.model, plan))
 
 
-def _lower(network: Network, quantised: _Quantised | None, precision: str) -> dict[str, ModelProto]:
+def _lower(network: Network, quantised: Quantised | None, precision: str) -> dict[str, ModelProto]:
     makers: dict[str, Callable[[], ModelProto]] = {
         "fp32": lambda: network.model,
         "fp16": lambda: to_half(network.model),
     }
     if quantised is not None:
         model = quantised.model
-        refuse_violations(model)
+        refuse_violations(model, allow=PAID_FOR)
         makers |= {"int8": lambda: model, "int8-fp16": lambda: to_half(model)}
     return {name: makers[name]() for name in ASKED[precision]}
 
@@ -271,7 +289,7 @@ def _manifest(
     job: _Job,
     network: Network,
     pinholes: Pinholes,
-    quantised: _Quantised | None,
+    quantised: Quantised | None,
     result: GateResult | None,
     files: Mapping[str, Path],
 ) -> Manifest:
@@ -279,9 +297,9 @@ def _manifest(
     if quantised is not None:
         calibration = {
             "recipe": asdict(job.recipe_name),
-            "calibrator": job.recipe.calibrator,
-            "keep_float": list(job.recipe.keep_float),
-            "force_int8": list(job.recipe.force_int8),
+            "calibrator": quantised.plan.calibrator,
+            "method": asdict(job.method),
+            "half_precision": [] if quantised.search is None else list(quantised.search.chosen.floats),
             "int8_mac_share": quantised.plan.int8_mac_share,
             "allow_few": job.options.allow_few,
             **quantised.survey.as_dict(),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from fsmde_edge.bundle import sha256_of
+from fsmde_edge.compiler.quantise import Method
 from fsmde_edge.datasets.selection import Selection
 from fsmde_edge.errors import InputError
 from fsmde_edge.evaluation.gate import GateBudget
@@ -21,8 +21,7 @@ class CalibRecipe:
         size: network height and width, multiples of 32.
         data: frames that calibrate; the first sample of the first entry gives the bundle's cameras.
         gate: frames that judge; calibration must not see them.
-        calibrator: how a histogram becomes a range.
-        keep_float, force_int8: patterns (fnmatch) of node names that overrule the placement.
+        method: how the network becomes INT8.
         budget: what INT8 may cost.
         notices: what travels with the bundle, such as the data's licence.
     """
@@ -31,9 +30,7 @@ class CalibRecipe:
     size: tuple[int, int]
     data: tuple[Selection, ...]
     gate: tuple[Selection, ...]
-    calibrator: Literal["max", "percentile", "entropy", "mse"] = "mse"
-    keep_float: tuple[str, ...] = ()
-    force_int8: tuple[str, ...] = ()
+    method: Method = field(default_factory=Method)
     budget: GateBudget = field(default_factory=GateBudget)
     notices: tuple[str, ...] = ()
 
@@ -48,11 +45,6 @@ class CalibRecipe:
                 hint="add entries as in calib/synthetic.yaml",
             )
         refuse_size(self.size)
-        both = sorted(set(self.keep_float) & set(self.force_int8))
-        if both:
-            raise InputError(
-                f"keep_float and force_int8 both name '{both[0]}'", hint="name it in one of them"
-            )
 
 
 def load_recipe(name: str) -> tuple[CalibRecipe, Named]:

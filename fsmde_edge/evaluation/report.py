@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: tables and pictures inline, nothing fetched from anywhere."""
+"""Self-contained HTML pages: tables, pictures and drawings inline, nothing fetched from anywhere."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ figure { margin: .5rem 0 1.5rem; } figcaption { color: #57606e; }
 {% if block.rows is defined %}<table><tr>{% for cell in block.header %}<th>{{ cell }}</th>{% endfor %}</tr>
 {% for row in block.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>
+{% elif block.svg is defined %}<figure>{{ block.svg | safe }}
+<figcaption>{{ block.caption }}</figcaption></figure>
 {% else %}<figure><img alt="{{ block.title }}" src="data:image/png;base64,{{ block.png }}">
 <figcaption>{{ block.caption }}</figcaption></figure>
 {% endif %}{% endfor %}</body></html>
@@ -75,13 +77,22 @@ class Picture:
         return base64.b64encode(png_bytes(self.image)).decode()
 
 
-def render_page(title: str, *, intro: Sequence[str], blocks: Sequence[Table | Picture]) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """A drawing, SVG markup whose text is escaped already, with a caption."""
+
+    title: str
+    svg: str
+    caption: str = ""
+
+
+def render_page(title: str, *, intro: Sequence[str], blocks: Sequence[Table | Picture | Drawing]) -> bytes:
     """One HTML page.
 
     Args:
         title: its heading.
         intro: paragraphs at the top.
-        blocks: tables and pictures, in order.
+        blocks: tables, pictures and drawings, in order.
     """
     from jinja2 import Environment
 

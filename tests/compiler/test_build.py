@@ -100,8 +100,58 @@ def test_an_interrupted_build_leaves_nothing_and_exits_130(
     def interrupt(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fsmde_edge.compiler.build.calibrate", interrupt)
+    monkeypatch.setattr("fsmde_edge.compiler.quantise.calibrate", interrupt)
     out = tmp_path / "folder" / "bundle"
     arguments = ["build", "--checkpoint", str(small_checkpoint), "--calib", str(small_recipe)]
     assert main([*arguments, "--out", str(out)]) == 130
     assert list(out.parent.iterdir()) == []
+
+
+def test_what_the_user_keeps_in_float_stays_float_and_the_report_says_what_the_search_tried(
+    small_recipe, small_checkpoint, tmp_path, capsys
+):
+    out = tmp_path / "bundle"
+    arguments = [
+        "build",
+        "--checkpoint",
+        str(small_checkpoint),
+        "--calib",
+        str(small_recipe),
+        "--threads",
+        "1",
+    ]
+    assert main([*arguments, "--keep-float", "student.encoder.layer1.*", "--out", str(out)]) == 0
+    assert "in half precision:" in capsys.readouterr().out
+    plan = json.loads((out / "plan.json").read_text())
+    kept = {w["node"]: w["int8"] for w in plan["weights"] if w["node"].startswith("student.encoder.layer1.")}
+    assert kept
+    assert not any(kept.values())
+    assert (out / "reports" / "precision.html").is_file()
+    manifest = json.loads((out / MANIFEST).read_text())
+    assert manifest["calibration"]["method"]["keep_float"] == ["student.encoder.layer1.*"]
+
+
+def test_without_the_search_there_is_no_report_of_one(small_recipe, small_checkpoint, tmp_path, capsys):
+    out = tmp_path / "bundle"
+    arguments = [
+        "build",
+        "--checkpoint",
+        str(small_checkpoint),
+        "--calib",
+        str(small_recipe),
+        "--threads",
+        "1",
+    ]
+    assert main([*arguments, "--no-search", "--out", str(out)]) == 0
+    assert "in half precision:" not in capsys.readouterr().out
+    assert not (out / "reports" / "precision.html").exists()
+    assert json.loads((out / "plan.json").read_text())["int8_mac_share"] > 0.95
+
+
+def test_a_pattern_that_is_kept_and_forced_at_once_is_refused(
+    small_recipe, small_checkpoint, tmp_path, capsys
+):
+    arguments = ["build", "--checkpoint", str(small_checkpoint), "--calib", str(small_recipe)]
+    both = ["--keep-float", "*conv1", "--force-int8", "*conv1"]
+    assert main([*arguments, *both, "--out", str(tmp_path / "bundle")]) == 3
+    assert "both name '*conv1'" in capsys.readouterr().err

@@ -75,13 +75,19 @@ def check_rules(model: ModelProto) -> tuple[Violation, ...]:
     return tuple(violation for rule in rules for violation in rule(graph))
 
 
-def refuse_violations(model: ModelProto, where: object = None) -> None:
+def refuse_violations(model: ModelProto, where: object = None, *, allow: Iterable[str] = ()) -> None:
     """Refuse a model that breaks a rule.
+
+    Args:
+        model: see `check_rules`.
+        where: its file, for the message.
+        allow: names of rules that may be broken, for a price that is known.
 
     Errors:
         InputError: with the first violation, and how many there are.
     """
-    found = check_rules(model)
+    allowed = set(allow)
+    found = [violation for violation in check_rules(model) if violation.rule not in allowed]
     if found:
         more = f" ({len(found)} such faults)" if len(found) > 1 else ""
         raise InputError(
