@@ -70,6 +70,7 @@ class TrainRecipe:
         freeze_norm: keep the batch-norm statistics as they are at the start, so that a view's depth never
             depends on the other views of its batch.
         init: an ImageNet ResNet-18 state dict (safetensors), for `base` alone.
+        mixed_precision: bfloat16 where PyTorch's autocast takes it; faster or slower by processor.
     """
 
     version: int
@@ -89,6 +90,7 @@ class TrainRecipe:
     init: str | None = None
     start: str | None = None
     freeze_norm: bool = False
+    mixed_precision: bool = True
 
     def __post_init__(self) -> None:
         if self.version != 1:

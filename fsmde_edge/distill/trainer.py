@@ -173,7 +173,7 @@ def _step(run: Run, recipe: TrainRecipe, stores: tuple[ViewStore, ...], step: in
 
 def _loss(student: Student, views: Views, recipe: TrainRecipe) -> Tensor:
     pictures = views.pictures.contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.mixed_precision):
         prediction = student(pictures, views.focal)
     depth = prediction.depth.float()
     loss = silog(depth, views.truth, forgive=recipe.silog_lambda)
