@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 10) else 0'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(if $(JETSON),--system-site-packages) $(VENV)
 	$(PIP) --upgrade pip
-	$(PIP) --constraint constraints.txt --editable '.[compile,dev,rtx]'
+	$(PIP) --constraint constraints.txt --editable '.[compile,dev,rtx,openvino]'
 	@$(if $(JETSON),$(BIN)/python -c 'import tensorrt; print("TensorRT", tensorrt.__version__)' || { echo 'TensorRT does not import: sudo apt install python3-libnvinfer'; exit 5; },true)
 	@touch $@
 

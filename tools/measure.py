@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsmde_edge.datasets import open_dataset
-from fsmde_edge.evaluation.bench import processor
+from fsmde_edge.inference.machine import processor
 from fsmde_edge.preprocess import own_pinholes, preprocess_set
 
 ROOT = Path(__file__).parent.parent
@@ -118,6 +118,34 @@ def calibration(folder: Path, data: Path) -> None:
     _write("calibration", {"data": used, "machine": processor(), "tables": [table]})
 
 
+def backends(_folder: Path, _data: Path) -> None:
+    """FP32 and INT8 on every CPU backend, timed in turn on one thread."""
+    command = (sys.executable, ROOT / "benchmarks" / "bench_backends.py")
+    done = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True)
+    _write("backends", _backends_record(json.loads(done.stdout)))
+
+
+def _backends_record(measured: dict[str, Any]) -> dict[str, Any]:
+    height, width = measured["size"]
+    tables = [
+        {
+            "title": f"{student}, 6×{height}×{width}, {measured['threads']} thread(s)",
+            "header": ["", "p50 ms", "p90 ms", "× FP32", "from FP32", "from exact INT8", "what ran"],
+            "rows": [_backend_row(row) for row in rows],
+        }
+        for student, rows in measured["students"].items()
+    ]
+    used = "one synthetic frame set; tiny as shipped, base with random weights"
+    return {"data": used, "machine": f"{measured['machine']}, {measured['load']}", "tables": tables}
+
+
+def _backend_row(row: dict[str, Any]) -> list[str]:
+    exact = row["from_exact_int8"]
+    deviations = (f"{row['from_fp32']:.2%}", "" if exact is None else f"{exact:.2%}")
+    times = (f"{row['p50']:.0f}", f"{row['p90']:.0f}", f"{row['times_fp32']:.2f}")
+    return [row["name"], *times, *deviations, row["used"]]
+
+
 def _ddad_frames(data: Path) -> NDArray[np.uint8]:
     dataset = open_dataset(data / "ddad_sample", scenes=["scene_02"], lidar=False)
     sets = []
@@ -152,6 +180,7 @@ MEASUREMENTS: dict[str, Callable[[Path, Path], None]] = {
     "ddad": ddad,
     "nuscenes": nuscenes,
     "calibration": calibration,
+    "backends": backends,
 }
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from fsmde_edge.compiler.aot import ARCHITECTURE, AotBuild, build_ahead
 from fsmde_edge.compiler.predict.fusion import fuse
-from fsmde_edge.evaluation.bench import processor
 from fsmde_edge.files import atomic_write
 from fsmde_edge.graph.model import infer_shapes, load_model, save_model
+from fsmde_edge.inference.machine import processor
 
 if TYPE_CHECKING:
     from onnx import ModelProto

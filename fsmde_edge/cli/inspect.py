@@ -12,8 +12,13 @@ EXAMPLES = """examples:
   fsmde-edge inspect bundle --plan      also every tensor: INT8 or float, scale, reason
   fsmde-edge inspect bundle --layers    also the kernels: by our model of TensorRT, and RTX's own
   fsmde-edge inspect bundle --layers --precision int8-fp16
+  fsmde-edge inspect bundle --dla       also what a DLA would run, and what falls back to the GPU
+  fsmde-edge inspect bundle --dla --tensorrt 11.4.1
   fsmde-edge inspect bundle --json
 """
+
+DLA_TENSORRT = "10.3"
+"""Of JetPack 6, the one that most boards with a DLA run."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layers", action="store_true", help="what becomes one kernel, by our model and RTX's"
     )
     parser.add_argument("--precision", metavar="P", help="with --layers: which model (default: the smallest)")
+    parser.add_argument("--dla", action="store_true", help="what a Jetson's DLA would run, and what not")
+    parser.add_argument("--tensorrt", metavar="V", help=f"with --dla: of which TensorRT ({DLA_TENSORRT})")
     parser.add_argument("--json", action="store_true", help="the manifest as JSON")
 
 
@@ -66,6 +73,11 @@ def run(args: argparse.Namespace) -> int:
         held = [name for name, file in manifest.models.items() if file]
         for line in layer_lines(bundle.model(args.precision or held[-1])):
             print(line)
+    if args.dla:
+        from fsmde_edge.compiler.layers import dla_lines
+
+        for line in dla_lines(bundle.model("fp32"), args.tensorrt or DLA_TENSORRT):
+            print(line)
     return 0
 
 
@@ -78,6 +90,14 @@ def _refuse_mixtures(args: argparse.Namespace) -> None:
         raise UsageError(
             "--layers and --json do not go together", hint="kernels as JSON: fsmde-edge estimate --json"
         )
+    if args.dla and args.json:
+        raise UsageError("--dla and --json do not go together", hint="give one of them")
+    if args.tensorrt and not args.dla:
+        raise UsageError("--tensorrt goes with --dla", hint="add --dla")
+    if args.dla:
+        from fsmde_edge.compiler.predict.dla import dla_way, parse_version
+
+        dla_way(parse_version(args.tensorrt or DLA_TENSORRT))  # refused before anything is printed
     if args.precision and not args.layers:
         raise UsageError("--precision goes with --layers", hint="add --layers")
 

@@ -1,4 +1,6 @@
-"""The layers of a model for people: kernels by our model of full TensorRT, and what RTX made of it."""
+"""The layers of a model for people: kernels by our model of full TensorRT, what RTX made of it, and what a
+DLA would take.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fsmde_edge.compiler.aot import ARCHITECTURE, AotBuild, available, build_ahead
+from fsmde_edge.compiler.predict.dla import (
+    LOADABLES,
+    Way,
+    count_loadables,
+    dla_placement,
+    dla_way,
+    parse_version,
+)
 from fsmde_edge.compiler.predict.fusion import Kernel, fuse
 from fsmde_edge.compiler.predict.rules import check_rules
 from fsmde_edge.graph.model import has_quantisation, load_model
@@ -31,6 +41,38 @@ def layer_lines(path: Path) -> Iterator[str]:
         yield from _rtx_lines(build_ahead(path))
     else:
         yield "\nTensorRT for RTX is not installed: its layers are not shown (pip install 'fsmde-edge[rtx]')"
+
+
+_WAYS = {
+    "implicit": "scales beside the float network: fsmde-edge export --calibration-cache",
+    "typed": "float16 by the network's types: give trtexec model.fp16.onnx with --useDLACore=0",
+}
+"""How a DLA is used, in words."""
+
+
+def dla_lines(path: Path, tensorrt: str) -> Iterator[str]:
+    """Lines to print: how this TensorRT uses a DLA, what runs on it, and what falls back and why.
+
+    Args:
+        path: the bundle's FP32 network.
+        tensorrt: a version.
+
+    Errors:
+        UsageError: no version, or one without DLA.
+    """
+    way: Way = dla_way(parse_version(tensorrt))
+    model = load_model(path)
+    placement = dla_placement(model, way)
+    inside = [item for item in placement if item.on_dla]
+    pieces = count_loadables(model, placement)
+    yield f"\nDLA with TensorRT {tensorrt}: {_WAYS[way]}"
+    yield "by NVIDIA's documentation, not what a device built (trtexec --verbose lists what it really did):"
+    yield (
+        f"{len(inside)} of {len(placement)} nodes run on the DLA, in at least {pieces} loadables (a core "
+        f"holds {LOADABLES}): {_counted(Counter(item.kind for item in inside))}"
+    )
+    yield f"{len(placement) - len(inside)} fall back to the GPU:"
+    yield from (f"  {item.kind:14s} {item.node}: {item.reason}" for item in placement if not item.on_dla)
 
 
 def _kernel_line(kernel: Kernel) -> str:

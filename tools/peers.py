@@ -1,0 +1,134 @@
+"""One quantiser on one network and the same frames, in a process of its own: time and peak memory.
+
+    PYTHON tools/peers.py NAME FP32.onnx CALIBRATION.npz OUT.onnx
+
+NAME is a key of `QUANTISERS`; PYTHON is an environment that has it (see tools/measure_peers.py). The npz
+holds `images` uint8 [N, H, W, 3] and `focal` float32 [N], N a multiple of the network's views. Prints one
+JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Feed = dict[str, NDArray[Any]]
+
+
+def main() -> int:
+    """Quantise, and say how long it took and how much memory."""
+    name, source, frames, out = sys.argv[1], *map(Path, sys.argv[2:5])
+    with np.load(frames) as file:
+        data = {key: file[key] for key in file.files}
+    start = time.perf_counter()
+    QUANTISERS[name](source, data, out)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": seconds, "peak_mb": peak}))
+    return 0
+
+
+def sets(source: Path, data: Feed) -> Iterator[Feed]:
+    """The frames in batches of the network's views."""
+    import onnx
+
+    views = onnx.load(source).graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    for start in range(0, len(data["focal"]), views):
+        yield {key: value[start : start + views] for key, value in data.items()}
+
+
+def onnxruntime(calibrator: str) -> Callable[[Path, Feed, Path], None]:
+    """ONNX Runtime's `quantize_static`: Q/DQ, signed, symmetric, per channel."""
+
+    def run(source: Path, data: Feed, out: Path) -> None:
+        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.calibrate import CalibrationDataReader
+
+        class Reader(CalibrationDataReader):  # type: ignore[misc]  # the class has no types
+            def __init__(self) -> None:
+                self.frames = sets(source, data)
+
+            def get_next(self) -> Mapping[str, NDArray[Any]] | None:
+                return next(self.frames, None)
+
+        quantize_static(
+            str(source),
+            str(out),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=getattr(CalibrationMethod, calibrator),
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+        )
+
+    return run
+
+
+def modelopt(calibrator: str) -> Callable[[Path, Feed, Path], None]:
+    """NVIDIA Model Optimizer's ONNX quantiser, on the CPU."""
+
+    def run(source: Path, data: Feed, out: Path) -> None:
+        from modelopt.onnx.quantization import quantize
+
+        quantize(
+            str(source),
+            quantize_mode="int8",
+            calibration_data=data,
+            calibration_method=calibrator,
+            calibration_eps=["cpu"],
+            output_path=str(out),
+        )
+
+    return run
+
+
+def nncf(source: Path, data: Feed, out: Path) -> None:
+    """NNCF's post-training quantisation of an ONNX model, symmetric."""
+    import nncf as library
+    import onnx
+
+    frames = list(sets(source, data))
+    model = library.quantize(
+        onnx.load(source),
+        library.Dataset(frames),
+        preset=library.QuantizationPreset.PERFORMANCE,
+        subset_size=len(frames),
+    )
+    onnx.save(model, out)
+
+
+def ours(source: Path, data: Feed, out: Path) -> None:
+    """Our calibration and placement with the default ranges, everything in INT8 that the rules allow."""
+    from fsmde_edge.compiler.calibrate import CalibrationBatch, calibrate
+    from fsmde_edge.compiler.lowering.tensorrt import lower
+    from fsmde_edge.compiler.plan import PlanOptions
+    from fsmde_edge.graph.model import load_model, save_model
+
+    model, options = load_model(source), PlanOptions()
+    batches = [CalibrationBatch(**feed, valid=len(feed["focal"])) for feed in sets(source, data)]
+    ranges = calibrate(model, batches, options.place(model).calibrate, threads=1)
+    save_model(lower(model, options.plan(model, ranges)), out)
+
+
+QUANTISERS: Mapping[str, Callable[[Path, Feed, Path], None]] = {
+    "ours": ours,
+    "ort-minmax": onnxruntime("MinMax"),
+    "ort-entropy": onnxruntime("Entropy"),
+    "ort-percentile": onnxruntime("Percentile"),
+    "modelopt-max": modelopt("max"),
+    "modelopt-entropy": modelopt("entropy"),
+    "nncf": nncf,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
