@@ -8,7 +8,7 @@ lief onnxscript sympy onnx-graphsurgeon onnxconverter-common cppimport polygraph
 
 Every quantiser runs in a process of its own (tools/peers.py). All results are judged alike: the gate's
 numbers on frames that calibration did not see, exact Q/DQ arithmetic, 95 % bootstrap intervals over images;
-whether NVIDIA's parser takes the file, the plan's size, kernels by our fusion model, the share of MACs in INT8.
+whether NVIDIA's parser takes the file, the plan's size, kernels by our fusion model, the share of INT8 MACs.
 """
 
 from __future__ import annotations
