@@ -159,6 +159,11 @@ class Bundle:
         return str(self.manifest.gate.get("verdict", "missing"))
 
     @property
+    def int8_accepted(self) -> bool:
+        """Whether INT8 may run: the gate passed, or could not decide and whoever built it accepted that."""
+        return self.gate_passed or (self.verdict == "inconclusive" and bool(self.manifest.gate["allow_few"]))
+
+    @property
     def gate_passed(self) -> bool:
         """Whether the gate passed; a bundle without INT8 has none to pass."""
         return self.manifest.precision != "int8" or self.verdict == "passed"

@@ -16,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from fsmde_edge.files import state_home
+
 Level = Literal["ok", "note", "problem"]
 
 RELEASE_FILE = Path("/etc/nv_tegra_release")
@@ -152,7 +154,7 @@ def examine() -> list[Finding]:
         tensorrt[0],
         _optional("compile tools", "torch", "compile", "building from a checkpoint, and training"),
         _cameras(),
-        *(_disk(path) for path in (Path.cwd(), _state_home())),
+        *(_disk(path) for path in (Path.cwd(), state_home())),
         *_known_bad(machine),
     ]
 
@@ -312,10 +314,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _state_home() -> Path:
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -35,6 +35,11 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def state_home() -> Path:
+    """Where programs keep what they made on this machine: $XDG_STATE_HOME, or ~/.local/state."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+
+
 def check_writable(path: Path) -> None:
     """Find out, before long work, that `atomic_write` may write a file; its folder is made.
 

@@ -1,4 +1,4 @@
-"""Progress bars: on a terminal only."""
+"""Progress, as bars or lines: on a terminal only."""
 
 from __future__ import annotations
 
@@ -20,3 +20,9 @@ def progress(items: Iterable[T], *, what: str, total: int | None = None) -> Iter
     from tqdm import tqdm
 
     return iter(tqdm(items, desc=what, total=total, disable=not sys.stderr.isatty(), leave=False))
+
+
+def say_aside(line: str) -> None:
+    """A line on stderr, where that is a terminal: progress beside a result that machines read."""
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr)

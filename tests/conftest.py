@@ -26,6 +26,15 @@ gate:
 """
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_state(tmp_path_factory) -> Iterator[Path]:
+    """An engine store of the tests' own: what the user has finalised changes no result here."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("state")
+        patch.setenv("XDG_STATE_HOME", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real recordings beside the repository (never copied into it): ../shared/data, or $FSMDE_SHARED/data."""

@@ -18,7 +18,7 @@ import fsmde_edge
 from fsmde_edge.cli.main import COMMANDS
 
 PACKAGE = Path(fsmde_edge.__file__).parent
-HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "cuda", "cv2")
+HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "cuda", "cv2", "openvino")
 COMPILE_EXTRA = ("torch", "safetensors", "onnxscript", "onnxsim")
 
 GROUND = {
@@ -37,7 +37,8 @@ ROOMS: dict[str, set[str]] = {
     "runtime": {"capture", "inference", "evaluation", "sinks"},
     "compiler": {*READERS, "evaluation"},
     "distill": {*READERS, "evaluation"},
-    "cli": {*READERS, "evaluation", "sinks", "runtime", "compiler", "distill"},
+    "finalise": {"inference", "evaluation", "compiler"},
+    "cli": {*READERS, "evaluation", "sinks", "runtime", "compiler", "distill", "finalise"},
     "__main__": {"cli"},
 }
 """Room to the rooms that it may import, besides itself and the ground floor."""
@@ -219,13 +220,18 @@ def test_help_takes_a_small_multiple_of_starting_python():
         ["run", "{bundle}", "--source", "synthetic", "--frames", "1", "--mosaic", "{out}.png"],
         ["check", "{bundle}", "--sets", "2", "--runs", "1", "--report", "{out}.html"],
         ["bench", "{bundle}", "--runs", "1", "--warmup", "1"],
+        ["finalise", "{bundle}", "--runs", "1", "--backend", "onnxruntime"],
         ["inspect", "{bundle}", "--plan"],
         ["inspect", "{bundle}", "--layers"],
+        ["inspect", "{bundle}", "--dla"],
+        ["export", "{bundle}", "--calibration-cache", "{out}.cache", "--tensorrt", "10.3"],
+        ["debug", "{bundle}", "--out", "{out}"],
         ["estimate", "{bundle}", "--target", "orin-agx-64gb"],
     ],
     ids=" ".join,
 )
-def test_the_device_path_needs_no_torch(small_bundle, tmp_path, arguments):
+def test_the_device_path_needs_no_torch(small_bundle, tmp_path, monkeypatch, arguments):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # finalise shall change no other test
     script = f"""
         import sys
         {BLOCK}
@@ -234,7 +240,7 @@ def test_the_device_path_needs_no_torch(small_bundle, tmp_path, arguments):
     """
     filled = [argument.format(bundle=small_bundle, out=tmp_path / "out") for argument in arguments]
     child = run_python(
-        script, *filled, *([] if arguments[0] in {"inspect", "estimate"} else ["--threads", "1"])
+        script, *filled, *([] if arguments[0] in {"inspect", "estimate", "debug"} else ["--threads", "1"])
     )
     assert child.returncode == 0, child.stderr
     assert child.stderr == ""

@@ -23,6 +23,16 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """--backend."""
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help="what runs it: auto (what finalise chose on this machine, else onnxruntime), or a name",
+    )
+
+
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """--threads."""
     parser.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fsmde_edge.cli.arguments import add_bundle, add_threads, positive
+from fsmde_edge.cli.arguments import add_backend, add_bundle, add_threads, positive
 
 EXAMPLES = """examples:
   fsmde-edge bench
@@ -21,18 +21,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--warmup", type=positive, default=5, metavar="N", help="runs before counting (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
+    add_backend(parser)
     add_threads(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Time every model of the bundle on its golden frames, in turn; Ctrl-C prints what there is."""
+    from fsmde_edge.bundle import open_bundle
     from fsmde_edge.evaluation.bench import bench_bundle
     from fsmde_edge.evaluation.report import Table
     from fsmde_edge.files import check_writable
+    from fsmde_edge.finalise.serve import ensure_engine
 
     if args.json is not None:
         check_writable(args.json)
-    result = bench_bundle(args.bundle, runs=args.runs, warmup=args.warmup, threads=args.threads)
+    bundle = open_bundle(args.bundle)
+    ensure_engine(bundle, args.backend, say=print, threads=args.threads)
+    result = bench_bundle(
+        bundle, runs=args.runs, warmup=args.warmup, threads=args.threads, backend=args.backend
+    )
     if not result.latency:
         print("stopped before every model had one counted run")
         return 0
@@ -47,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         )
         for name, row in result.latency.items()
     ]
-    header = ("", "p50 ms", "p90 ms", "p99 ms", "x FP32", "runs")
+    header = ("", "p50 ms", "p90 ms", "p99 ms", f"x {result.base.upper()}", "runs")
     print(Table(title="", header=header, rows=rows).as_text())
     for model, session in result.sessions.items():
         print(f"{model} ran on {session}")

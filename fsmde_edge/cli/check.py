@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsmde_edge.cli.arguments import add_bundle, add_data, add_threads, metres, natural, positive
+from fsmde_edge.cli.arguments import add_backend, add_bundle, add_data, add_threads, metres, natural, positive
 
 if TYPE_CHECKING:
     from fsmde_edge.bundle import Bundle
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", type=Path, metavar="JSON", help="write every table as rows")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     parser.add_argument("--allow-few", action="store_true", help="exit 0 with a gate without a verdict")
+    add_backend(parser)
     add_threads(parser)
 
 
@@ -53,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     from fsmde_edge.evaluation.check import CheckOptions, check
     from fsmde_edge.evaluation.check_report import as_record, tables, write_page
     from fsmde_edge.files import atomic_write
-    from fsmde_edge.progress import progress
+    from fsmde_edge.finalise.serve import ensure_engine
+    from fsmde_edge.progress import progress, say_aside
 
     _check_targets(args)
     bundle = open_bundle(args.bundle)
@@ -64,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
         max_depth=_max_depth(args, dataset, default),
         runs=args.runs,
         threads=args.threads,
+        backend=args.backend,
     )
+    ensure_engine(bundle, args.backend, say=say_aside if args.json else print, threads=args.threads)
     total = min(len(dataset), args.sets or len(dataset))
     samples = progress(itertools.islice(samples_of([dataset]), total), what="checking", total=total)
     result = check(bundle, samples, options)

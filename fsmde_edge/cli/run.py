@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsmde_edge.cli.arguments import add_bundle, add_threads, natural, positive
+from fsmde_edge.cli.arguments import add_backend, add_bundle, add_threads, natural, positive
 
 if TYPE_CHECKING:
     from fsmde_edge.bundle import Bundle
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mosaic", type=Path, metavar="FILE", help="all views and depths in ring order: .png or .mp4"
     )
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "int8", "int8-fp16"))
-    parser.add_argument("--backend", default="auto", help="auto or onnxruntime")
+    add_backend(parser)
     parser.add_argument("--allow-failed", action="store_true", help="run a bundle whose gate did not pass")
     parser.add_argument("--seed", type=natural, default=0, help="of the synthetic source")
     add_threads(parser)
@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Open everything first, then run; print stage latencies and drops."""
     from fsmde_edge.bundle import open_bundle
     from fsmde_edge.errors import UsageError
+    from fsmde_edge.finalise.serve import ensure_engine
     from fsmde_edge.inference.backends import open_session
     from fsmde_edge.runtime import run as run_loop
 
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--png-scale goes with --out and --format png")
     bundle = open_bundle(args.bundle)
     _refuse_failed(bundle, args)
+    ensure_engine(bundle, args.backend, say=print, threads=args.threads, allow_failed=args.allow_failed)
     source = _source(args, bundle)
     choice = open_session(bundle, precision=args.precision, backend=args.backend, threads=args.threads)
     print(f"{choice.session.precision} on {choice.session.detail} ({choice.reason})")
@@ -84,9 +86,7 @@ def run(args: argparse.Namespace) -> int:
 def _refuse_failed(bundle: Bundle, args: argparse.Namespace) -> None:
     from fsmde_edge.errors import GateFailed
 
-    gate = bundle.manifest.gate
-    excused = bundle.verdict == "inconclusive" and gate.get("allow_few")
-    if args.precision != "fp32" and not (bundle.gate_passed or excused or args.allow_failed):
+    if args.precision != "fp32" and not (bundle.int8_accepted or args.allow_failed):
         raise GateFailed(
             f"this bundle's gate is {bundle.verdict}: its INT8 depth is not known to be its FP32 depth",
             where=bundle.root,

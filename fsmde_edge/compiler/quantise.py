@@ -160,6 +160,7 @@ def quantise(
     if method.calibrator in CALIBRATORS:
         options = replace(options, calibrator=method.calibrator)
     else:
+        say("choosing the calibrator")
         trial = trial or trial_of(model)
         options, calibrators = _choose(model, ranges, options, trial, each=method.calibrator != "measured")
         say(f"calibrator {options.calibrator} of {len(calibrators)}, by depth error")

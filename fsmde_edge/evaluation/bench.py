@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fsmde_edge.bundle import PRECISIONS, Bundle, open_bundle
-from fsmde_edge.errors import FsmdeError
+from fsmde_edge.bundle import PRECISIONS, Bundle
+from fsmde_edge.errors import DeviceError
 from fsmde_edge.evaluation.latency import Latency, side_by_side
 from fsmde_edge.files import atomic_write
-from fsmde_edge.inference.backends import open_session
-from fsmde_edge.inference.session import Session
+from fsmde_edge.inference.backends import open_models
+from fsmde_edge.inference.machine import processor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,25 +36,41 @@ class BenchResult:
 
     @property
     def base_p50(self) -> float:
-        """Median of FP32, which the others are compared with."""
-        return self.latency["fp32"].p50
+        """Median of the widest model that ran, FP32 as a rule, which the others are compared with."""
+        return self.latency[self.base].p50
+
+    @property
+    def base(self) -> str:
+        """The model that the others are compared with."""
+        return next(name for name in PRECISIONS if name in self.latency)
 
     def save(self, path: Path) -> None:
         """Write JSON."""
         atomic_write(path, json.dumps(asdict(self), indent=1).encode() + b"\n")
 
 
-def bench_bundle(path: Path, *, runs: int, warmup: int, threads: int) -> BenchResult:
+def bench_bundle(
+    bundle: Bundle, *, runs: int, warmup: int, threads: int, backend: str = "auto"
+) -> BenchResult:
     """Time every model that this machine can run, in turn, on the bundle's golden frames, until Ctrl-C.
 
     Args:
-        path: a bundle.
+        bundle: opened.
         runs, warmup: counted and uncounted runs of each model.
         threads: of one inference.
+        backend: that runs them (see `backends.open_models`).
+
+    Raises:
+        DeviceError: the backend runs none of its models.
     """
-    bundle = open_bundle(path)
     golden = bundle.golden()
-    sessions = _sessions(bundle, threads)
+    sessions = open_models(bundle, PRECISIONS, backend=backend, threads=threads)
+    if not sessions:
+        raise DeviceError(
+            f"{backend} runs none of this bundle's models",
+            where=bundle.root,
+            hint=f"run: fsmde-edge finalise --backend {backend}",
+        )
     calls = {
         name: (lambda s=session: s.infer(golden.images, golden.focal)) for name, session in sessions.items()
     }
@@ -68,23 +84,3 @@ def bench_bundle(path: Path, *, runs: int, warmup: int, threads: int) -> BenchRe
         latency=latency,
         sessions={name: session.detail for name, session in sessions.items()},
     )
-
-
-def processor() -> str:
-    """The processor's name, as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
-    return names[0] if names else platform.processor() or "unknown processor"
-
-
-def _sessions(bundle: Bundle, threads: int) -> dict[str, Session]:
-    sessions = {}
-    for precision in PRECISIONS:
-        if bundle.manifest.models.get(precision):
-            sessions[precision] = open_session(bundle, precision=precision, threads=threads).session
-    if "fp32" not in sessions:
-        raise FsmdeError("the bundle has no FP32 model to compare with", where=bundle.root)
-    return sessions

@@ -15,6 +15,7 @@ from fsmde_edge.datasets.selection import NEAREST
 from fsmde_edge.errors import UsageError
 from fsmde_edge.evaluation.baselines import Rivals
 from fsmde_edge.evaluation.cross_view import CrossView, cross_view
+from fsmde_edge.evaluation.deviation import GOLDEN_DEVIATION, mean_deviation
 from fsmde_edge.evaluation.gallery import Gallery
 from fsmde_edge.evaluation.gate import Gate, GateBudget, GateResult
 from fsmde_edge.evaluation.latency import Latency, side_by_side
@@ -29,7 +30,7 @@ from fsmde_edge.evaluation.protocols import (
 )
 from fsmde_edge.frames import Sample
 from fsmde_edge.golden import check_preprocessing
-from fsmde_edge.inference.backends import open_session
+from fsmde_edge.inference.backends import open_models, open_session
 from fsmde_edge.inference.session import Session
 from fsmde_edge.recipes import from_mapping
 from fsmde_edge.views import Views, views_for
@@ -37,11 +38,6 @@ from fsmde_edge.views import Views, views_for
 Depths = Mapping[str, NDArray[np.float32]]
 
 CHECKED = ("fp32", "fp16", "int8")
-
-GOLDEN_DEVIATION = 1e-3
-"""Mean deviation from golden depth that other machines may have. Sums in another order differ in the last
-bits (some 1e-6), and may tip a value that lies on the edge between two integers of INT8: one step of one
-activation, seldom, which the mean over a view does not show. Another model differs by per cents."""
 
 GREY_LEVELS = 1
 """Difference of preprocessing from golden vectors that is rounding."""
@@ -56,12 +52,14 @@ class CheckOptions:
         max_depth: LiDAR counts up to this many metres.
         runs: timed inferences of each model; 0 measures no latency.
         threads: of one inference.
+        backend: that latency is of, and how far INT8 as it runs is from exact.
     """
 
     protocols: tuple[str, ...] = tuple(PROTOCOLS)
     max_depth: float = 200.0
     runs: int = 30
     threads: int = 1
+    backend: str = "auto"
 
     def __post_init__(self) -> None:
         if not NEAREST < self.max_depth < math.inf:
@@ -146,8 +144,8 @@ def check(bundle: Bundle, samples: Iterable[Sample], options: CheckOptions) -> C
         InputError: frames that do not fit the bundle, or whose LiDAR is all out of range.
     """
     models = [model for model in CHECKED if bundle.manifest.models.get(model)]
-    exact = {m: _open(bundle, m, options, exact=True) for m in models}
-    fused = {m: _open(bundle, m, options, exact=False) for m in models}
+    exact = {m: _open_exact(bundle, m, options) for m in models}
+    fused = open_models(bundle, models, backend=options.backend, threads=options.threads)
     board = _Board(bundle, options)
     try:
         board.add_golden(bundle.golden(), exact)
@@ -159,8 +157,8 @@ def check(bundle: Bundle, samples: Iterable[Sample], options: CheckOptions) -> C
             session.close()
 
 
-def _open(bundle: Bundle, model: str, options: CheckOptions, *, exact: bool) -> Session:
-    return open_session(bundle, precision=model, threads=options.threads, exact=exact).session
+def _open_exact(bundle: Bundle, model: str, options: CheckOptions) -> Session:
+    return open_session(bundle, precision=model, threads=options.threads, exact=True).session
 
 
 @dataclass(slots=True, eq=False)
@@ -226,6 +224,7 @@ class _Board:
         if "int8" in depths:
             tiles = self.gate.add(sample, depths["fp32"], depths["int8"])
             self.gallery.add(tiles, images, depths["fp32"], depths["int8"])
+        if "int8" in depths and "int8" in fused:
             self.fused.append(self._deviation(fused["int8"].infer(images, focal).depth, depths["int8"]))
         if self.bundle.manifest.metric and sample.depth:
             self.rivals.add(sample, depths)
@@ -262,7 +261,7 @@ class _Board:
             accuracy.setdefault(protocol, {})[model] = summarise(
                 sets, self._protocol(protocol), where=self.first.rpartition("/")[0] or None
             )
-        judged = "int8" in fused or self.faults
+        judged = bool(self.bundle.manifest.models.get("int8")) or self.faults
         return CheckResult(
             gate=self.gate.result().failed_by(tuple(self.faults)) if judged else None,
             accuracy=accuracy,
@@ -278,12 +277,7 @@ class _Board:
         )
 
     def _deviation(self, depth: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-        """Mean |d − e| / |e| (without metres, over the mean |e|); infinite where a value is not a number."""
-        if depth.shape != expected.shape:
-            return math.inf
-        over = np.abs(expected) if self.bundle.manifest.metric else np.abs(expected).mean()
-        found = float(np.mean(np.abs(depth - expected) / np.maximum(over, 1e-6)))
-        return found if math.isfinite(found) else math.inf
+        return mean_deviation(depth, expected, metric=self.bundle.manifest.metric)
 
     def _protocol(self, name: str) -> Protocol:
         return PROTOCOLS[name].up_to(self.options.max_depth)

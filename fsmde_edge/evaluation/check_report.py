@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fsmde_edge.bundle import Bundle
-from fsmde_edge.evaluation.bench import processor
 from fsmde_edge.evaluation.check import CheckResult
 from fsmde_edge.evaluation.gate_report import gate_split, gate_table
 from fsmde_edge.evaluation.metrics import NAMES, DepthMetrics
 from fsmde_edge.evaluation.protocols import Accuracy
 from fsmde_edge.evaluation.report import Table, render_page
 from fsmde_edge.files import atomic_write
+from fsmde_edge.inference.machine import processor
 
 _HEADER = ("", "Abs Rel", "Sq Rel", "RMSE", "RMSE log", "δ<1.25", "δ<1.25²", "δ<1.25³")
 _RIVALS = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -174,6 +174,24 @@ class Gate:
                 self._add_lidar(sample, i, fp32[i], int8[i])
         self._tiles = sorted((*self._tiles, *(t for _, t in tiles)), key=lambda t: -t.deviation)[:12]
         return tiles
+
+    @np.errstate(all="ignore")
+    def add_depths(
+        self, name: str, cameras: Sequence[str], fp32: NDArray[np.float32], int8: NDArray[np.float32]
+    ) -> None:
+        """Compare one frame set of which no more is known than its depths: every pixel counts, no LiDAR.
+
+        Args:
+            name: of the set.
+            cameras: of its views, in order.
+            fp32, int8: float32 [V, h, w].
+        """
+        tiles = []
+        for i, camera in enumerate(cameras):
+            world = np.ones(fp32.shape[1:], dtype=np.bool_)
+            tiles.append(self._add_view(name, camera, fp32[i], int8[i], world))
+        found = [tile for tile in (*self._tiles, *tiles) if tile is not None]
+        self._tiles = sorted(found, key=lambda t: -t.deviation)[:12]
 
     def result(self) -> GateResult:
         """The verdict over all sets so far."""

@@ -3,17 +3,102 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fsmde_edge.errors import DeviceError, FsmdeError, InputError
-from fsmde_edge.inference.session import Inference, Session
+from fsmde_edge.inference.machine import instructions, processor
+from fsmde_edge.inference.program import ModelSession, Port, Program, Say, Tensors
+from fsmde_edge.targets import BuilderOptions
+
+NAME = "onnxruntime"
+
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"} | {
+    f"tensor({name})": name for name in ("uint8", "int8", "int32", "int64", "bool")
+}
 
 
-class OnnxRuntimeSession(Session):
+class OnnxRuntimeBackend:
+    """An engine is an ONNX model, INT8 activations rewritten to unsigned ones (see `unsigned`)."""
+
+    name = NAME
+    candidates = ("int8", "fp32")
+    stores = False
+    hardware = ("processor", "instructions")
+
+    def identity(self) -> Mapping[str, str]:
+        """The processor, and the runtime that chooses kernels for it."""
+        import onnxruntime
+
+        return {
+            "processor": processor(),
+            "instructions": instructions(),
+            "onnxruntime": str(onnxruntime.__version__),
+        }
+
+    def build(self, model: bytes, *, precision: str, options: BuilderOptions, say: Say) -> bytes:  # noqa: ARG002
+        """The model as ONNX Runtime's CPU kernels fuse it."""
+        return for_this_runtime(model, precision, exact=False)
+
+    def meaning(self, model: bytes, *, precision: str) -> bytes:
+        """The model with unsigned activations: twice as fine where no value is negative."""
+        return for_this_runtime(model, precision, exact=False)
+
+    def load(self, engine: bytes, *, precision: str, threads: int | None) -> Program:
+        """A program with all of ONNX Runtime's optimisations."""
+        return OnnxRuntimeProgram(engine, precision=precision, threads=threads)
+
+
+class OnnxRuntimeProgram(Program):
+    """A serialised model in ONNX Runtime, as it is.
+
+    Args:
+        model: serialised.
+        precision: what it is, for the description.
+        threads: of one inference; None lets ONNX Runtime decide.
+        exact: compute Q/DQ in float32, node by node, as the graph says.
+        where: the file that it comes from, for messages.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        precision: str,
+        threads: int | None = None,
+        exact: bool = False,
+        where: object = None,
+    ) -> None:
+        import onnxruntime as ort
+
+        options = _options(ort, threads, exact=exact)
+        try:
+            self._session: Any = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises a dozen classes of its own
+            raise InputError(f"ONNX Runtime refuses the model ({_first_line(error)})", where=where) from error
+        arithmetic = "Q/DQ in float" if exact or precision == "int8-fp16" else "fused kernels"
+        super().__init__(
+            backend=NAME,
+            detail=f"ONNX Runtime {ort.__version__}, CPU, {threads or 'all'} threads, {arithmetic}",
+            inputs=_ports(self._session.get_inputs()),
+            outputs=_ports(self._session.get_outputs()),
+        )
+
+    def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
+        names = list(self.outputs)
+        try:
+            return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+        except Exception as error:
+            raise DeviceError(f"ONNX Runtime failed ({_first_line(error)})") from error
+
+    def _close(self) -> None:
+        self._session = None
+
+
+class OnnxRuntimeSession(ModelSession):
     """A model of the contract in ONNX Runtime.
 
     INT8 models are rewritten to unsigned activations when the session opens, unless `exact`: the same plan,
@@ -30,46 +115,54 @@ class OnnxRuntimeSession(Session):
     def __init__(
         self, model: Path | bytes, *, precision: str, threads: int | None = None, exact: bool = False
     ) -> None:
-        import onnxruntime as ort
-
         where = None if isinstance(model, bytes) else model
-        try:
-            options = _options(ort, threads, exact=exact)
-            source = model if isinstance(model, bytes) else model.read_bytes()
-            if precision.startswith("int8"):
-                source = _for_this_runtime(source, precision, exact=exact)
-            self._session: Any = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except InputError as error:
-            raise InputError(error.what, where=error.where or where, hint=error.hint) from error
-        except FsmdeError:
-            raise
-        except Exception as error:  # ONNX and ONNX Runtime raise a dozen classes of their own
-            raise InputError(f"ONNX Runtime refuses the model ({_first_line(error)})", where=where) from error
-        outputs = {output.name: output for output in self._session.get_outputs()}
-        self._outputs = [name for name in ("depth", "confidence") if name in outputs]
-        shape = {entry.name: entry.shape for entry in self._session.get_inputs()}.get("images", [])
-        if "depth" not in outputs or len(shape) != 4 or not all(isinstance(n, int) for n in shape):
-            raise InputError(
-                "is not a model of our contract (images uint8 [V, H, W, 3] to depth [V, H, W])", where=where
-            )
-        arithmetic = "Q/DQ in float" if exact or precision == "int8-fp16" else "fused kernels"
-        super().__init__(
-            backend="onnxruntime",
-            precision=precision,
-            detail=f"ONNX Runtime {ort.__version__}, CPU, {threads or 'all'} threads, {arithmetic}",
-            shape=(shape[0], shape[1], shape[2]),
+        source = for_this_runtime(_content(model), precision, exact=exact, where=where)
+        program = OnnxRuntimeProgram(source, precision=precision, threads=threads, exact=exact, where=where)
+        super().__init__(program, precision=precision, where=where)
+
+
+def for_this_runtime(model: bytes, precision: str, *, exact: bool, where: object = None) -> bytes:
+    """A model as ONNX Runtime's CPU computes it best, or, `exact`, as the standard says.
+
+    Raises:
+        InputError: it is no ONNX, or no signed Q/DQ model though its precision is INT8.
+    """
+    from fsmde_edge.graph.model import import_onnx, model_bytes
+    from fsmde_edge.inference.unsigned import lower, round_half
+
+    if not precision.startswith("int8"):
+        return model
+    try:
+        proto = import_onnx().load_model_from_string(model)
+        if precision == "int8-fp16":
+            return model_bytes(round_half(proto))
+        return model if exact else model_bytes(lower(proto))
+    except InputError as error:
+        raise InputError(error.what, where=error.where or where, hint=error.hint) from error
+    except FsmdeError:
+        raise
+    except Exception as error:  # ONNX and protobuf raise a dozen classes of their own
+        raise InputError(f"ONNX Runtime refuses the model ({_first_line(error)})", where=where) from error
+
+
+def _content(model: Path | bytes) -> bytes:
+    if isinstance(model, bytes):
+        return model
+    try:
+        return model.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=model, hint="check the path") from error
+
+
+def _ports(entries: Any) -> dict[str, Port]:
+    """Names of edges that are not fixed are dropped; types beyond ours stay ONNX Runtime's own words."""
+    return {
+        entry.name: Port(
+            dtype=_DTYPES.get(entry.type, entry.type),
+            shape=tuple(edge if isinstance(edge, int) else None for edge in entry.shape),
         )
-
-    def _infer(self, images: NDArray[np.uint8], focal: NDArray[np.float32]) -> Inference:
-        try:
-            values = self._session.run(self._outputs, {"images": images, "focal": focal})
-        except Exception as error:
-            raise DeviceError(f"ONNX Runtime failed ({_first_line(error)})") from error
-        named = dict(zip(self._outputs, values, strict=True))
-        return Inference(depth=named["depth"], confidence=named.get("confidence"))
-
-    def _close(self) -> None:
-        self._session = None
+        for entry in entries
+    }
 
 
 def _options(ort: Any, threads: int | None, *, exact: bool) -> Any:
@@ -80,17 +173,6 @@ def _options(ort: Any, threads: int | None, *, exact: bool) -> Any:
     if exact:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
-
-
-def _for_this_runtime(model: bytes, precision: str, *, exact: bool) -> bytes:
-    """An INT8 model as ONNX Runtime's CPU computes it best, or, `exact`, as the standard says."""
-    from fsmde_edge.graph.model import import_onnx, model_bytes
-    from fsmde_edge.inference.unsigned import lower, round_half
-
-    proto = import_onnx().load_model_from_string(model)
-    if precision == "int8-fp16":
-        return model_bytes(round_half(proto))
-    return model if exact else model_bytes(lower(proto))
 
 
 def _first_line(error: Exception) -> str:

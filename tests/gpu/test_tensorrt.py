@@ -1,95 +1,48 @@
-"""TensorRT takes a bundle's INT8 graph as it is, and its depth stays within the gate's budget."""
+"""TensorRT takes a bundle's models as they are, and finalising proves that its engines are right."""
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Mapping
-from pathlib import Path
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from fsmde_edge.bundle import open_bundle
-from fsmde_edge.evaluation.gate import FARTHER_BY, GateBudget
+from fsmde_edge.finalise.finalise import FinaliseOptions, finalise
+from fsmde_edge.inference.backends import open_session
+from fsmde_edge.inference.store import Store
+from fsmde_edge.inference.tensorrt import TensorRtBackend
+from fsmde_edge.targets import BuilderOptions
 
 pytestmark = pytest.mark.tensorrt
 
-GLOBAL = 1  # CU_MEM_ATTACH_GLOBAL: managed memory that every stream may use
-
 
 @pytest.fixture
-def driver() -> ctypes.CDLL:
-    """The driver, with the first GPU's primary context current: the one that TensorRT uses."""
-    library, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
-    done(library.cuInit(0))
-    done(library.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0))
-    done(library.cuCtxSetCurrent(context))
-    return library
-
-
-@pytest.fixture
-def bundle(small_bundle):
+def bundle(small_bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return open_bundle(small_bundle)
 
 
-def test_the_int8_graph_builds_strongly_typed_and_agrees_with_fp32(driver, bundle):
-    golden, fp32 = bundle.golden(), bundle.golden().depth["fp32"].astype(np.float64)
-    plan = build(bundle.model("int8-fp16"))
-    depth = infer(driver, plan, {"images": golden.images, "focal": golden.focal})["depth"]
-    signed = (depth.astype(np.float64) - fp32) / fp32
-    budget = GateBudget()
-    assert np.isfinite(signed).all()
-    assert np.abs(signed).mean() <= budget.deviation
-    assert np.percentile(np.abs(signed), 99) <= budget.p99
-    assert (signed > FARTHER_BY).mean() <= budget.farther
+@pytest.mark.parametrize("precision", TensorRtBackend.candidates)
+def test_every_candidate_is_right_on_this_device(bundle, precision):
+    outcome = finalise(bundle, FinaliseOptions(backend="tensorrt", runs=10), print, Store())
+    candidate = next(item for item in outcome.candidates if item.precision == precision)
+    assert candidate.reasons == ()
+    assert candidate.floated == ()
+    assert outcome.latency[candidate.label].p50 > 0
+    assert outcome.layers[candidate.label]["Layers"]
 
 
-def build(path: Path) -> bytes:
-    """An ONNX file to a plan, every tensor of the type that the graph says (Python API of 10.3 and later)."""
-    import tensorrt as trt
-
-    logger = trt.Logger(trt.Logger.WARNING)
-    builder = trt.Builder(logger)
-    # Later versions know no other typing, and no flag for it.
-    strong = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if strong is None else 1 << int(strong))
-    parser = trt.OnnxParser(network, logger)
-    parsed = parser.parse(path.read_bytes())
-    assert parsed, [parser.get_error(i).desc() for i in range(parser.num_errors)]
-    plan = builder.build_serialized_network(network, builder.create_builder_config())
-    assert plan is not None, "the builder refused the network; its messages stand above"
-    return bytes(plan)
+def test_a_stored_engine_gives_the_same_depth_each_time(bundle):
+    outcome = finalise(bundle, FinaliseOptions(backend="tensorrt", runs=1), print, Store())
+    outcome.require_winner(bundle.root)
+    golden = bundle.golden()
+    with open_session(bundle, precision="auto", backend="tensorrt").session as session:
+        first, second = (session.infer(golden.images, golden.focal).depth for _ in range(2))
+    np.testing.assert_array_equal(first, second)
 
 
-def infer(
-    driver: ctypes.CDLL, plan: bytes, inputs: Mapping[str, NDArray]
-) -> Mapping[str, NDArray[np.float32]]:
-    """One inference through managed memory, which both sides see: copies are not what is tested here."""
-    import tensorrt as trt
-
-    runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
-    engine = runtime.deserialize_cuda_engine(plan)
-    context = engine.create_execution_context()
-    arrays: dict[str, NDArray] = {}
-    for name in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):
-        dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
-        arrays[name] = managed(driver, tuple(engine.get_tensor_shape(name)), dtype)
-        arrays[name][...] = inputs.get(name, 0)
-        context.set_tensor_address(name, arrays[name].ctypes.data)
-    assert set(inputs) < set(arrays)
-    assert context.execute_async_v3(0)
-    done(driver.cuCtxSynchronize())
-    return {name: np.array(array) for name, array in arrays.items() if name not in inputs}
-
-
-def managed(driver: ctypes.CDLL, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
-    """An array in managed memory; the process's end frees it."""
-    size, pointer = int(np.prod(shape)) * dtype.itemsize, ctypes.c_uint64()
-    done(driver.cuMemAllocManaged(ctypes.byref(pointer), ctypes.c_size_t(size), GLOBAL))
-    return np.frombuffer((ctypes.c_uint8 * size).from_address(pointer.value), dtype).reshape(shape)
-
-
-def done(result: int) -> None:
-    """Refuse anything but CUDA_SUCCESS."""
-    assert result == 0, f"CUDA driver error {result}"
+def test_the_second_build_uses_the_timings_of_the_first(bundle):
+    backend, model = TensorRtBackend(), bundle.model("int8-fp16").read_bytes()
+    for _ in range(2):
+        assert backend.build(model, precision="int8-fp16", options=BuilderOptions(), say=print)
+        (cache,) = (Store().root / "caches").iterdir()
+        assert cache.stat().st_size > 0

@@ -1,0 +1,1 @@
+"""An engine on the device, and the device's own verdict on it."""
