@@ -5,7 +5,7 @@ bundle/
   model.fp32.onnx      and, as --precision asked: model.fp16.onnx, model.int8.onnx, model.int8-fp16.onnx
   plan.json            what is INT8, what is float, and why
   ranges.json          what calibration saw
-  golden/              frames with the depth that a right engine must give
+  golden/              frames with the depth that a right engine must give, and how far off it may be
   reports/             pages and pictures for people: not hashed
 """
 
@@ -42,6 +42,9 @@ ASKED: Mapping[str, tuple[str, ...]] = {
 
 SIZES = (8, 4096)
 """Least and most pixels of a side of the network."""
+
+BOUNDS = "golden/bounds.json"
+"""How far right INT8 engines may be from golden depth (`compiler.bounds`); where there is INT8."""
 
 GOLDEN = ("inputs.npz", "depth.npz", "preprocess.npz", "preprocess.json")
 VERDICTS = ("passed", "failed", "inconclusive")
@@ -287,7 +290,7 @@ def _verify(root: Path, name: str, digest: object) -> None:
 def _required(manifest: Manifest) -> set[str]:
     """The files that a bundle of this kind cannot be without."""
     models = {name for name in manifest.models.values() if name is not None}
-    decisions = {"plan.json", "ranges.json"} if manifest.precision == "int8" else set[str]()
+    decisions = {"plan.json", "ranges.json", BOUNDS} if manifest.precision == "int8" else set[str]()
     return models | decisions | {f"golden/{name}" for name in GOLDEN}
 
 

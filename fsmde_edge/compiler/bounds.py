@@ -20,13 +20,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fsmde_edge.bundle import canonical_json, read_json, reading
 from fsmde_edge.compiler.integer import BlockDifference, block_tensors, differences, integer_form, run_plainly
 from fsmde_edge.compiler.prefix import Tensors
+from fsmde_edge.files import atomic_write
+from fsmde_edge.recipes import from_mapping
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -38,7 +42,8 @@ SAFETY = 2.0
 """Bounds are this many times what was measured: a few runs do not show the rarest ties."""
 
 TILE = 16
-_LEAST = 1e-9
+_LEAST, _MOST = 1e-9, 1e6
+"""Nothing is divided by less; a network that gives no numbers has no bounds, and the gate has failed it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +97,20 @@ class Bounds:
             if block.differing > limits[block.tensor].differing or block.steps > limits[block.tensor].steps
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+    def save(self, path: Path) -> None:
+        """Write a JSON file, whole or not at all."""
+        atomic_write(path, canonical_json(asdict(self)) + b"\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Bounds:
+        """Read what `save` wrote.
+
+        Errors:
+            BundleError: the file is missing, or holds something else.
+        """
+        values = read_json(path)
+        with reading(path):
+            return from_mapping(cls, values, where=path)
 
 
 def golden_bounds(
@@ -153,6 +169,7 @@ def deviation(
 
 def _widest(apart: Iterable[Deviation]) -> Deviation:
     numbers = np.array([(item.mean, item.p99, item.worst_tile) for item in apart]).max(axis=0) * SAFETY
+    numbers = np.minimum(numbers, _MOST)
     return Deviation(mean=float(numbers[0]), p99=float(numbers[1]), worst_tile=float(numbers[2]))
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fsmde_edge
-from fsmde_edge.bundle import ASKED, PRECISIONS, REPORTS, Manifest, new_bundle, seal
+from fsmde_edge.bundle import ASKED, BOUNDS, PRECISIONS, REPORTS, Golden, Manifest, new_bundle, seal
+from fsmde_edge.compiler.bounds import golden_bounds
 from fsmde_edge.compiler.half import to_half
 from fsmde_edge.compiler.plan import Plan
 from fsmde_edge.compiler.predict.rules import refuse_violations
@@ -154,10 +155,8 @@ def build(options: BuildOptions, say: Callable[[str], None]) -> BuildOutcome:
         say("comparing with FP32 on frames that calibration did not see" if quantised else "golden frames")
         result, gallery = _judge(job, network, pinholes, files, folder)
         if quantised is not None:
-            quantised.plan.save(folder / "plan.json")
-            quantised.ranges.save(folder / "ranges.json")
-            if quantised.search is not None:
-                write_search_report(folder / REPORTS, quantised.search)
+            say("measuring how far right INT8 executions are apart")
+            _write_decisions(quantised, folder, metric=network.kind == "metric", threads=options.threads)
         manifest = _manifest(job, network, pinholes, quantised, result, files)
         if result is not None:
             write_gate_report(folder / REPORTS, manifest, result, gallery)
@@ -239,6 +238,17 @@ def _lower(network: Network, quantised: Quantised | None, precision: str) -> dic
         refuse_violations(model, allow=PAID_FOR)
         makers |= {"int8": lambda: model, "int8-fp16": lambda: to_half(model)}
     return {name: makers[name]() for name in ASKED[precision]}
+
+
+def _write_decisions(quantised: Quantised, folder: Path, *, metric: bool, threads: int) -> None:
+    """Plan, ranges, what the search tried, and the bounds of the golden frames that lie there."""
+    quantised.plan.save(folder / "plan.json")
+    quantised.ranges.save(folder / "ranges.json")
+    if quantised.search is not None:
+        write_search_report(folder / REPORTS, quantised.search)
+    golden = Golden.load(folder / "golden")
+    bounds = golden_bounds(quantised.model, golden.images, golden.focal, metric=metric, threads=threads)
+    bounds.save(folder / BOUNDS)
 
 
 @np.errstate(all="ignore")  # what is not a number is judged, not warned of

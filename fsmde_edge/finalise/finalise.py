@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from fsmde_edge.bundle import Bundle
-from fsmde_edge.compiler.bounds import Bounds, golden_bounds
+from fsmde_edge.bundle import BOUNDS, Bundle
+from fsmde_edge.compiler.bounds import Bounds
 from fsmde_edge.errors import DeviceError, GateFailed
 from fsmde_edge.evaluation.latency import Latency, side_by_side
 from fsmde_edge.finalise.candidate import Candidate, Workshop
 from fsmde_edge.finalise.judge import Judge
-from fsmde_edge.graph.model import load_model
 from fsmde_edge.inference.backends import BACKENDS, backend_of
 from fsmde_edge.inference.program import Backend, Say
 from fsmde_edge.inference.store import Chosen, Key, Receipt, Store
@@ -201,16 +200,7 @@ def _workshop(
     bundle: Bundle, options: FinaliseOptions, builder: BuilderOptions, say: Say, int8: bool
 ) -> Workshop:
     golden = bundle.golden()
-    bounds: Bounds | None = None
-    if int8:
-        say("measuring how far right INT8 executions are apart")
-        bounds = golden_bounds(
-            load_model(bundle.model("int8")),
-            golden.images,
-            golden.focal,
-            metric=bundle.manifest.metric,
-            threads=options.threads or 1,
-        )
+    bounds = Bounds.load(bundle.root / BOUNDS) if int8 else None
     return Workshop(
         bundle=bundle,
         golden=golden,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import numpy as np
@@ -23,7 +22,7 @@ from fsmde_edge.compiler.integer import (
     run,
     run_plainly,
 )
-from fsmde_edge.errors import InputError
+from fsmde_edge.errors import BundleError, InputError
 from fsmde_edge.graph.model import (
     FLOAT,
     FLOAT16,
@@ -193,10 +192,13 @@ def test_pictures_smaller_than_a_tile_are_one(monkeypatch):
     assert deviation(depth, depth * 2).worst_tile == 1
 
 
-def test_bounds_go_into_json(bounds):
-    plain = json.loads(json.dumps(bounds.as_dict(), allow_nan=False))
-    assert plain["depth"]["mean"] == bounds.depth.mean
-    assert [block["tensor"] for block in plain["blocks"]] == [block.tensor for block in bounds.blocks]
+def test_bounds_come_back_from_their_file(bounds, tmp_path):
+    path = tmp_path / "bounds.json"
+    bounds.save(path)
+    assert Bounds.load(path) == bounds
+    path.write_bytes(path.read_bytes().replace(b"worst_tile", b"best_tile"))
+    with pytest.raises(BundleError, match="damaged"):
+        Bounds.load(path)
 
 
 def test_a_float_network_has_none():
