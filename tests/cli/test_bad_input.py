@@ -545,7 +545,7 @@ def test_usage_errors(cli, arguments):
 
 def test_options_that_do_not_go_together(cli, small_bundle):
     cli("check", small_bundle, "--scenes", "a").refuses(2, "--data")
-    cli("run", small_bundle, "--source", "synthetic", "--backend", "tensorrt").refuses(2, "no backend")
+    cli("run", small_bundle, "--source", "synthetic", "--backend", "opencl").refuses(2, "no backend")
     cli("run", small_bundle, "--source", "synthetic", "--mosaic", "a.gif").refuses(2, ".png")
     cli("run", small_bundle, "--source", "a.mp4", "b.mp4").refuses(2, "rig")
 
