@@ -284,18 +284,25 @@ def quantize_with_onnxruntime(source: Path, out: Path, data: Streets, calibrator
 
 
 def quantised_share(model: ModelProto) -> float:
-    """The share of multiply-accumulates with both operands dequantised."""
-    from fsmde_edge.compiler.plan import int8_mac_share
-    from fsmde_edge.graph.model import infer_shapes, producers
+    """The share of multiply-accumulates with both operands dequantised, whoever quantised the weights."""
+    from fsmde_edge.graph.model import infer_shapes, initializers, producers, tensor_types
+    from fsmde_edge.graph.structure import macs
 
     model = infer_shapes(model)
-    made_by = producers(model.graph)
-    both = [
-        node.name
-        for node in model.graph.node
-        if all(n in made_by and made_by[n].op_type == "DequantizeLinear" for n in node.input[:2])
-    ]
-    return int8_mac_share(model, both)
+    made_by, types, constants = producers(model.graph), tensor_types(model), set(initializers(model.graph))
+
+    def source(name: str) -> str:
+        """What a tensor is without the Quantize and Dequantize nodes behind it."""
+        while name in made_by and made_by[name].op_type in {"QuantizeLinear", "DequantizeLinear"}:
+            name = made_by[name].input[0]
+        return name
+
+    work = {True: 0, False: 0}
+    for node in model.graph.node:
+        if node.op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"} and source(node.input[1]) in constants:
+            both = all(n in made_by and made_by[n].op_type == "DequantizeLinear" for n in node.input[:2])
+            work[both] += macs(node, types)
+    return work[True] / max(1, sum(work.values()))
 
 
 def load(path: Path) -> ModelProto:

@@ -49,9 +49,14 @@ PEERS = {
     "ort-minmax": "ONNX Runtime, MinMax",
     "ort-entropy": "ONNX Runtime, Entropy",
     "ort-percentile": "ONNX Runtime, Percentile",
+    "ort-minmax-conv": "ONNX Runtime, MinMax, convolutions alone",
+    "ort-entropy-conv": "ONNX Runtime, Entropy, convolutions alone",
+    "ort-percentile-conv": "ONNX Runtime, Percentile, convolutions alone",
     "modelopt-max": "ModelOpt, max",
-    "modelopt-entropy": "ModelOpt, entropy",
+    "modelopt-max-conv": "ModelOpt, max, convolutions alone",
+    "modelopt-entropy-conv": "ModelOpt, entropy, convolutions alone",
     "nncf": "NNCF, symmetric",
+    "nncf-conv": "NNCF, symmetric, convolutions alone",
 }
 HEADER = (
     "", "mean dev.", "p99", "worst tile", "farther", "ΔAbs Rel", "INT8 MACs", "kernels", "of them INT8",

@@ -45,7 +45,12 @@ def sets(source: Path, data: Feed) -> Iterator[Feed]:
         yield {key: value[start : start + views] for key, value in data.items()}
 
 
-def onnxruntime(calibrator: str) -> Callable[[Path, Feed, Path], None]:
+Quantiser = Callable[[Path, Feed, Path], None]
+CONV = ["Conv"]
+"""What a careful user restricts a quantiser to: nothing behind the last convolution becomes INT8."""
+
+
+def onnxruntime(calibrator: str, kinds: list[str] | None = None) -> Quantiser:
     """ONNX Runtime's `quantize_static`: Q/DQ, signed, symmetric, per channel."""
 
     def run(source: Path, data: Feed, out: Path) -> None:
@@ -68,13 +73,14 @@ def onnxruntime(calibrator: str) -> Callable[[Path, Feed, Path], None]:
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=getattr(CalibrationMethod, calibrator),
+            op_types_to_quantize=kinds,
             extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
         )
 
     return run
 
 
-def modelopt(calibrator: str) -> Callable[[Path, Feed, Path], None]:
+def modelopt(calibrator: str, kinds: list[str] | None = None) -> Quantiser:
     """NVIDIA Model Optimizer's ONNX quantiser, on the CPU."""
 
     def run(source: Path, data: Feed, out: Path) -> None:
@@ -86,25 +92,33 @@ def modelopt(calibrator: str) -> Callable[[Path, Feed, Path], None]:
             calibration_data=data,
             calibration_method=calibrator,
             calibration_eps=["cpu"],
+            op_types_to_quantize=kinds,
+            high_precision_dtype="fp32",
             output_path=str(out),
         )
 
     return run
 
 
-def nncf(source: Path, data: Feed, out: Path) -> None:
+def nncf(kinds: list[str] | None = None) -> Quantiser:
     """NNCF's post-training quantisation of an ONNX model, symmetric."""
-    import nncf as library
-    import onnx
 
-    frames = list(sets(source, data))
-    model = library.quantize(
-        onnx.load(source),
-        library.Dataset(frames),
-        preset=library.QuantizationPreset.PERFORMANCE,
-        subset_size=len(frames),
-    )
-    onnx.save(model, out)
+    def run(source: Path, data: Feed, out: Path) -> None:
+        import nncf as library
+        import onnx
+
+        model, frames = onnx.load(source), list(sets(source, data))
+        others = sorted({node.op_type for node in model.graph.node} - set(kinds or ()))
+        quantised = library.quantize(
+            model,
+            library.Dataset(frames),
+            preset=library.QuantizationPreset.PERFORMANCE,
+            subset_size=len(frames),
+            ignored_scope=None if kinds is None else library.IgnoredScope(types=others),
+        )
+        onnx.save(quantised, out)
+
+    return run
 
 
 def ours(source: Path, data: Feed, out: Path) -> None:
@@ -120,14 +134,19 @@ def ours(source: Path, data: Feed, out: Path) -> None:
     save_model(lower(model, options.plan(model, ranges)), out)
 
 
-QUANTISERS: Mapping[str, Callable[[Path, Feed, Path], None]] = {
+QUANTISERS: Mapping[str, Quantiser] = {
     "ours": ours,
     "ort-minmax": onnxruntime("MinMax"),
     "ort-entropy": onnxruntime("Entropy"),
     "ort-percentile": onnxruntime("Percentile"),
+    "ort-minmax-conv": onnxruntime("MinMax", CONV),
+    "ort-entropy-conv": onnxruntime("Entropy", CONV),
+    "ort-percentile-conv": onnxruntime("Percentile", CONV),
     "modelopt-max": modelopt("max"),
-    "modelopt-entropy": modelopt("entropy"),
-    "nncf": nncf,
+    "modelopt-max-conv": modelopt("max", CONV),
+    "modelopt-entropy-conv": modelopt("entropy", CONV),
+    "nncf": nncf(),
+    "nncf-conv": nncf(CONV),
 }
 
 if __name__ == "__main__":
