@@ -99,7 +99,9 @@ def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint
     rows, columns = _weights(image.shape[0], height), _weights(image.shape[1], width)
     channels = image.shape[2]
     tall = (rows @ image.reshape(image.shape[0], -1).astype(np.float32)).reshape(height, -1, channels)
-    return _to_uint8(np.matmul(columns, tall))
+    # One product of two matrices, not one for each row: that is many times as slow.
+    wide = columns @ tall.transpose(1, 0, 2).reshape(image.shape[1], -1)
+    return np.ascontiguousarray(_to_uint8(wide.reshape(width, height, channels).transpose(1, 0, 2)))
 
 
 @lru_cache(maxsize=32)
