@@ -96,7 +96,7 @@ def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint
     """
     if image.shape[:2] == (height, width):
         return np.array(image)
-    rows, columns = _weights(image.shape[0], height), _weights(image.shape[1], width)
+    rows, columns = axis_weights(image.shape[0], height), axis_weights(image.shape[1], width)
     channels = image.shape[2]
     tall = (rows @ image.reshape(image.shape[0], -1).astype(np.float32)).reshape(height, -1, channels)
     # One product of two matrices, not one for each row: that is many times as slow.
@@ -105,7 +105,7 @@ def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint
 
 
 @lru_cache(maxsize=32)
-def _weights(old: int, new: int) -> NDArray[np.float32]:
+def axis_weights(old: int, new: int) -> NDArray[np.float32]:
     """Resampling along one axis as a matrix float32 [new, old]; every row sums to 1."""
     scale = old / new
     if new < old:
@@ -122,20 +122,20 @@ def _weights(old: int, new: int) -> NDArray[np.float32]:
 
 
 def _rectify(image: NDArray[np.uint8], camera: Camera, pinhole: VirtualPinhole) -> NDArray[np.uint8]:
-    fine = _oversampling(camera, pinhole)
-    u, v, seen = _source_positions(camera, pinhole, fine)
+    fine = oversampling(camera, pinhole)
+    u, v, seen = source_positions(camera, pinhole, fine)
     sampled = np.where(seen[..., None], _bilinear(image, u, v), np.float32(0))
     blocks = sampled.reshape(pinhole.height, fine, pinhole.width, fine, 3)
     return _to_uint8(blocks.mean(axis=(1, 3), dtype=np.float32))
 
 
-def _oversampling(camera: Camera, pinhole: VirtualPinhole) -> int:
+def oversampling(camera: Camera, pinhole: VirtualPinhole) -> int:
     """The smallest n for which n-times-finer output pixels step at most one source pixel at the centre."""
     ratio = float(max(camera.intrinsics[0, 0] / pinhole.fx, camera.intrinsics[1, 1] / pinhole.fy))
     return max(1, math.ceil(ratio - 1e-6))
 
 
-def _source_positions(
+def source_positions(
     camera: Camera, pinhole: VirtualPinhole, fine: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Where each fine output pixel's centre lies in the source picture, and whether it is in it."""

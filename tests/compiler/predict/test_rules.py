@@ -227,6 +227,7 @@ def test_the_convolutions_own_operand_of_a_sum_may_stay_float(toy_int8):
 
 def test_build_seals_nothing_that_breaks_a_rule(small_recipe, small_checkpoint, tmp_path, monkeypatch):
     from fsmde_edge.compiler import build as chain
+    from fsmde_edge.compiler import quantise as middle
 
     def lower_wrongly(model, plan):
         planter = Planter(lower(model, plan))
@@ -239,11 +240,16 @@ def test_build_seals_nothing_that_breaks_a_rule(small_recipe, small_checkpoint, 
         planter.add("DequantizeLinear", ["b32", "b32_scale"], "bias_dq")
         return planter.done()
 
-    lower = chain.tensorrt.lower
-    monkeypatch.setattr(chain.tensorrt, "lower", lower_wrongly)
+    lower = middle.tensorrt.lower
+    monkeypatch.setattr(middle.tensorrt, "lower", lower_wrongly)
     out = tmp_path / "bundle"
     options = chain.BuildOptions(
-        precision="int8", out=out, checkpoint=small_checkpoint, recipe=str(small_recipe), threads=1
+        precision="int8",
+        out=out,
+        checkpoint=small_checkpoint,
+        recipe=str(small_recipe),
+        search=False,
+        threads=1,
     )
     with pytest.raises(InputError, match="bias at bias_dq"):
         chain.build(options, lambda _: None)
