@@ -14,18 +14,21 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fsmde_edge.compiler.aot import ARCHITECTURE, AotBuild, build_ahead
 from fsmde_edge.compiler.predict.fusion import fuse
 from fsmde_edge.files import atomic_write
 from fsmde_edge.graph.model import infer_shapes, load_model, save_model
 from fsmde_edge.inference.machine import processor
+from tools.peers import onnxruntime
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -77,7 +80,8 @@ def measure(
     images = np.random.default_rng(0).integers(0, 256, (views, height, width, 3), dtype=np.uint8)
     make_ours(student, images, folder)
     for name, (biases, kinds) in PEERS.items():
-        quantize_with_onnxruntime(folder / "fp32.onnx", folder / f"{name}.onnx", images, biases, kinds)
+        quantise = onnxruntime("MinMax", kinds, biases=biases)
+        quantise(folder / "fp32.onnx", {"images": images, "focal": focal_of(views)}, folder / f"{name}.onnx")
     names = {
         "fp32": "FP32",
         "fp16": "FP16",
@@ -125,36 +129,6 @@ def make_ours(student: str, images: NDArray[np.uint8], folder: Path) -> None:
     }
     for name, make in made.items():
         save_model(make(), folder / f"{name}.onnx")
-
-
-def quantize_with_onnxruntime(
-    source: Path, out: Path, images: NDArray[np.uint8], biases: bool, kinds: list[str] | None
-) -> None:
-    """`quantize_static` as Q/DQ, the way that TensorRT could take it: signed, symmetric, per channel."""
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.calibrate import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # the class has no types
-        def __init__(self) -> None:
-            self.frames: Iterator[dict[str, NDArray[Any]]] = iter(
-                [{"images": images, "focal": focal_of(len(images))}]
-            )
-
-        def get_next(self) -> dict[str, NDArray[Any]] | None:
-            return next(self.frames, None)
-
-    quantize_static(
-        str(source),
-        str(out),
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.MinMax,
-        op_types_to_quantize=kinds,
-        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": biases},
-    )
 
 
 def row(label: str, file: Path, build: AotBuild, base: AotBuild) -> list[str]:

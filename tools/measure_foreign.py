@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fsmde_edge.files import atomic_write
 from fsmde_edge.inference.machine import processor
+from tools.peers import onnxruntime
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -215,7 +216,9 @@ def measure(name: str, style: Style, train: Streets, test: Streets, work: Path) 
     for calibrator in ORT_CALIBRATORS:
         out = work / f"{name}.ort-{calibrator}.onnx"
         if not out.is_file():
-            quantize_with_onnxruntime(work / f"{name}.fp32.onnx", out, train, calibrator)
+            rows = slice(0, CALIBRATION_SETS * VIEWS)
+            frames = {"images": train.images[rows], "focal": train.focal[rows]}
+            onnxruntime(calibrator, biases=True)(work / f"{name}.fp32.onnx", frames, out)
         peer = load(out)
         errors[calibrator], shares[calibrator] = abs_rel(peer, style, test), quantised_share(peer)
     best = min(ORT_CALIBRATORS, key=lambda calibrator: errors[calibrator])
@@ -256,31 +259,6 @@ def make_ours(model: ModelProto, data: Streets) -> tuple[ModelProto, float]:
     lowered = lower(model, plan)
     refuse_violations(lowered)
     return lowered, plan.int8_mac_share
-
-
-def quantize_with_onnxruntime(source: Path, out: Path, data: Streets, calibrator: str) -> None:
-    """`quantize_static` as Q/DQ, signed, symmetric, per channel."""
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.calibrate import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # the class has no types
-        def __init__(self) -> None:
-            self.frames = data.sets(CALIBRATION_SETS)
-
-        def get_next(self) -> Mapping[str, NDArray[Any]] | None:
-            return next(self.frames, None)
-
-    quantize_static(
-        str(source),
-        str(out),
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=getattr(CalibrationMethod, calibrator),
-        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
-    )
 
 
 def quantised_share(model: ModelProto) -> float:

@@ -50,8 +50,14 @@ CONV = ["Conv"]
 """What a careful user restricts a quantiser to: nothing behind the last convolution becomes INT8."""
 
 
-def onnxruntime(calibrator: str, kinds: list[str] | None = None) -> Quantiser:
-    """ONNX Runtime's `quantize_static`: Q/DQ, signed, symmetric, per channel."""
+def onnxruntime(calibrator: str, kinds: list[str] | None = None, *, biases: bool = False) -> Quantiser:
+    """ONNX Runtime's `quantize_static`: Q/DQ, signed, symmetric, per channel.
+
+    Args:
+        calibrator: a name of its `CalibrationMethod`.
+        kinds: of nodes that become INT8; None for all that it can.
+        biases: quantise them too, as it does by itself, and as TensorRT refuses.
+    """
 
     def run(source: Path, data: Feed, out: Path) -> None:
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -74,7 +80,7 @@ def onnxruntime(calibrator: str, kinds: list[str] | None = None) -> Quantiser:
             weight_type=QuantType.QInt8,
             calibrate_method=getattr(CalibrationMethod, calibrator),
             op_types_to_quantize=kinds,
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": biases},
         )
 
     return run
