@@ -23,6 +23,8 @@ COMMANDS = {
     "inspect": "show what a bundle holds",
     "export": "write what other tools take: a calibration cache for a DLA",
     "debug": "hand a bundle over to Polygraphy and trtexec",
+    "cameras": "list the cameras that are plugged in, what they give, and who could be who in a rig",
+    "rig": "make a rig file, fit a rig to a bundle, draw what it sees",
     "doctor": "show what this machine has, and what to install",
     "train": "train a student on synthetic streets",
     "synth": "write synthetic streets as a data set in the DGP layout",

@@ -1,0 +1,1 @@
+"""V4L2 cameras: the kernel's structures, functions on a file descriptor, owners of lifetimes."""
