@@ -141,7 +141,9 @@ class Bundle:
             raise BundleError(
                 f"has no {precision} model (it has {have})",
                 where=self.root,
-                hint=f"build it again with --precision {precision.partition('-')[0]}",
+                hint=f"build it again with --precision {precision.partition('-')[0]}"
+                if precision in PRECISIONS
+                else "choose one of these",
             )
         return self.root / name
 
@@ -154,6 +156,10 @@ class Bundle:
         golden = Golden.load(self.root / "golden")
         if golden.images.shape[:3] != (len(self.manifest.views), *self.manifest.size):
             raise _damaged(self.root / "golden" / GOLDEN[0], "its pictures are not of the network's size")
+        judged = ("fp32", "int8") if self.manifest.precision == "int8" else ("fp32",)
+        absent = [name for name in judged if name not in golden.depth]
+        if absent:
+            raise _damaged(self.root / "golden" / GOLDEN[1], f"it holds no depth of {absent[0]}")
         return golden
 
     @property
@@ -197,6 +203,12 @@ class Golden:
             raise InputError("golden frames are uint8 [V, H, W, 3], golden pictures uint8 [h, w, 3]")
         if self.images.dtype != np.uint8 or self.focal.shape != self.images.shape[:1]:
             raise InputError("golden frames are uint8, with one focal length a view")
+        floats = (self.focal, *self.depth.values())
+        shapes = {value.shape for value in self.depth.values()} | {self.images.shape[:3]}
+        if any(value.dtype != np.float32 for value in floats) or len(shapes) != 1:
+            raise InputError("golden focal lengths and depths are float32, depths [V, H, W]")
+        if not (np.isfinite(self.focal) & (self.focal > 0)).all():
+            raise InputError("golden focal lengths must be positive")
         if not len(self.pictures) == len(self.prepared) == len(self.cameras):
             raise InputError("golden pictures need a result and a camera each")
 

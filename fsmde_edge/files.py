@@ -36,8 +36,22 @@ def make_folder(path: Path) -> Path:
 
 
 def state_home() -> Path:
-    """Where programs keep what they made on this machine: $XDG_STATE_HOME, or ~/.local/state."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    """Where programs keep what they made on this machine: $XDG_STATE_HOME, or ~/.local/state.
+
+    A relative path counts as none, as the XDG base directory specification wants it.
+
+    Errors:
+        OutputError: nothing says where.
+    """
+    stated = Path(os.environ.get("XDG_STATE_HOME") or "")
+    if stated.is_absolute():
+        return stated
+    try:
+        return Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise OutputError(
+            "this user has no home folder to keep things in", hint="set XDG_STATE_HOME to a folder"
+        ) from error
 
 
 def check_writable(path: Path) -> None:

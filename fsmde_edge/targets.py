@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from fsmde_edge.bundle import sha256_of
+from fsmde_edge.bundle import Bundle, sha256_of
 from fsmde_edge.errors import InputError
-from fsmde_edge.recipes import Named, find_shipped, from_mapping, read_yaml
+from fsmde_edge.recipes import Named, find_shipped, from_mapping, read_yaml, shipped
 
 Precision = Literal["int8", "fp16", "fp32"]
+
+LEAST, MOST = 1e-3, 1e6
+"""No number of a board, in the units below, lies outside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,9 @@ class Throughput:
     fp16: int
     fp32: int
 
+    def __post_init__(self) -> None:
+        _refuse_impossible("throughput", int8=self.int8, fp16=self.fp16, fp32=self.fp32)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerMode:
@@ -66,6 +72,16 @@ class PowerMode:
     dla_tops: float | None = None
     published_gpu_tops: float | None = None
 
+    def __post_init__(self) -> None:
+        _refuse_impossible(
+            f"power mode {self.name}",
+            gpu_mhz=self.gpu_mhz,
+            sms=self.sms,
+            bandwidth_gb_s=self.bandwidth_gb_s,
+            dla_tops=self.dla_tops,
+            published_gpu_tops=self.published_gpu_tops,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuilderOptions:
@@ -82,10 +98,9 @@ class BuilderOptions:
     optimisation_level: int = 3
 
     def __post_init__(self) -> None:
-        if not 0 <= self.optimisation_level <= 5 or self.workspace_mb < 1:
-            raise InputError(
-                "'builder' needs an optimisation level of 0 to 5 and at least 1 MiB of workspace"
-            )
+        _refuse_impossible("builder", workspace_mb=self.workspace_mb, tactic_memory_mb=self.tactic_memory_mb)
+        if not 0 <= self.optimisation_level <= 5:
+            raise InputError("'builder' needs an optimisation level of 0 to 5", hint="3 is TensorRT's own")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +138,11 @@ class Target:
     def __post_init__(self) -> None:
         if self.version != 1:
             raise InputError(f"target profile version {self.version} is not known", hint="update fsmde-edge")
+        _refuse_impossible(
+            "the target", memory_gb=self.memory_gb, tensor_cores_per_sm=self.tensor_cores_per_sm
+        )
+        if self.dla_cores < 0:
+            raise InputError(f"the target cannot have {self.dla_cores} DLA cores", hint="0 is none")
         names = [mode.name for mode in self.modes]
         if len(set(names)) != len(names):
             raise InputError("two power modes have one name", hint="give each its own")
@@ -173,6 +193,15 @@ def known(mode: PowerMode, name: str) -> float:
     return float(value)
 
 
+def _refuse_impossible(of: str, **numbers: float | None) -> None:
+    for name, value in numbers.items():
+        if value is not None and not LEAST <= value <= MOST:
+            raise InputError(
+                f"'{name}' of {of} cannot be {value:g}",
+                hint=f"give a number from {LEAST:g} to {MOST:.0f}, or leave out what is not known",
+            )
+
+
 def numbers_without_source(target: Target) -> list[str]:
     """Keys of a profile that hold a number but say nothing of where it comes from."""
     given: dict[str, object] = {
@@ -196,3 +225,21 @@ def load_target(name: str) -> tuple[Target, Named]:
     """
     path = find_shipped(name, "engines")
     return from_mapping(Target, read_yaml(path), where=path), Named(name=path.stem, sha256=sha256_of(path))
+
+
+def target_of(bundle: Bundle, given: str | None) -> Target:
+    """The profile that a user names, or else the shipped one that a bundle was built for.
+
+    Raises:
+        InputError: not a valid profile, or the bundle was built for one that is not shipped.
+    """
+    if given is not None:
+        return load_target(given)[0]
+    name = bundle.manifest.target
+    if name not in {path.stem for path in shipped("engines").glob("*.yaml")}:
+        raise InputError(
+            f"was built for the target '{name}', which is not a shipped one",
+            where=bundle.root,
+            hint="give its profile with --target",
+        )
+    return load_target(str(shipped("engines") / f"{name}.yaml"))[0]

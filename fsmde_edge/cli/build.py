@@ -91,6 +91,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.convention is not None and args.onnx is None:
         raise UsageError("--convention describes the network of --onnx, which is not given")
+    for flag in ("keep_float", "force_int8", "no_search", "learn_rounding"):
+        if args.precision != "int8" and getattr(args, flag):
+            raise UsageError(f"--{flag.replace('_', '-')} goes with --precision int8", hint="leave one out")
+    both = sorted(set(args.keep_float) & set(args.force_int8))
+    if both:
+        raise UsageError(f"--keep-float and --force-int8 both name '{both[0]}'", hint="leave one out")
     options = BuildOptions(
         precision=args.precision,
         out=args.out,

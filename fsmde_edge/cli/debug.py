@@ -17,6 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `debug`."""
     add_bundle(parser)
     parser.add_argument("--out", type=Path, default=Path("debug"), metavar="DIR", help="folder (./debug)")
+    parser.add_argument(
+        "--target",
+        metavar="PROFILE",
+        help="target profile with the builder's options (default: the bundle's)",
+    )
     parser.add_argument("--force", action="store_true", help="replace a folder that this made before")
 
 
@@ -25,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from fsmde_edge.bundle import open_bundle
     from fsmde_edge.compiler.handover import COMMANDS, hand_over
 
-    commands = hand_over(open_bundle(args.bundle), args.out, force=args.force)
+    commands = hand_over(open_bundle(args.bundle), args.out, force=args.force, target=args.target)
     print(f"{args.out}: models, golden inputs and {COMMANDS}; run there, in this order:")
     for command in commands:
         where = "  (needs TensorRT and a GPU)" if command.gpu else ""

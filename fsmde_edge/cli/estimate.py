@@ -45,10 +45,10 @@ def run(args: argparse.Namespace) -> int:
     from fsmde_edge.compiler.predict.cost import Efficiency
     from fsmde_edge.compiler.predict.totals import estimate_bundle
     from fsmde_edge.errors import UsageError
-    from fsmde_edge.targets import load_target
+    from fsmde_edge.targets import target_of
 
     bundle = open_bundle(args.bundle)
-    target, _ = load_target(args.target or bundle.manifest.target)
+    target = target_of(bundle, args.target)
     given = {"compute": args.compute, "memory": args.memory}
     result = estimate_bundle(
         bundle,
@@ -123,11 +123,11 @@ def _kernels(result: BundleEstimate, precision: str) -> str:
 
 
 def _share(text: str) -> float:
-    """A share of a peak, above 0 and at most 1."""
+    """A share of a peak, from a thousandth to all of it."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1")
+    if not 0.001 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0.001 and 1")
     return value

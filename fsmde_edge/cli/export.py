@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one INT8 scale a tensor, as TensorRT up to 10.7 reads it for a DLA",
     )
     parser.add_argument("--tensorrt", metavar="V", required=True, help="the TensorRT that reads it")
+    parser.add_argument("--force", action="store_true", help="replace files of these names")
     add_threads(parser)
 
 
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     version = parse_version(args.tensorrt)
     bundle = open_bundle(args.bundle)
-    export = export_for_dla(bundle, args.calibration_cache, version, threads=args.threads)
+    export = export_for_dla(bundle, args.calibration_cache, version, threads=args.threads, force=args.force)
     counted = ", ".join(f"{count} from {source}" for source, count in export.sources.items())
     print(f"cache        {export.cache}: {sum(export.sources.values())} scales ({counted})")
     print(f"network      {export.network}")

@@ -81,6 +81,11 @@ def _roll_back(args: argparse.Namespace, bundle: Bundle, store: Store) -> int:
 
     if args.backend == "auto":
         raise UsageError("--rollback goes with --backend NAME")
+    for flag in ("json", "target", "allow_failed"):
+        if getattr(args, flag):
+            raise UsageError(
+                f"--rollback builds nothing and takes no --{flag.replace('_', '-')}", hint="leave it out"
+            )
     present = require_engine(store, bundle, backend_of(args.backend))
     restored = store.rollback(present.key)
     print(f"{present.key.label}: back to the engine of {restored.created}")

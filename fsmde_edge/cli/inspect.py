@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(json.loads((bundle.root / MANIFEST).read_text(encoding="utf-8")), indent=1))
         return 0
     manifest = bundle.manifest
+    held = [name for name, file in manifest.models.items() if file]
+    listed = bundle.model(args.precision or held[-1])  # refused before anything is printed
     height, width = manifest.size
     print(f"bundle       {bundle.root} ({bundle.hash[:16]}), every file verified")
     print(f"made         {manifest.created} by fsmde-edge {manifest.version} for {manifest.target}")
@@ -70,8 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if args.layers:
         from fsmde_edge.compiler.layers import layer_lines
 
-        held = [name for name, file in manifest.models.items() if file]
-        for line in layer_lines(bundle.model(args.precision or held[-1])):
+        for line in layer_lines(listed):
             print(line)
     if args.dla:
         from fsmde_edge.compiler.layers import dla_lines

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from fsmde_edge.bundle import canonical_json, read_json, reading
 from fsmde_edge.compiler.integer import BlockDifference, block_tensors, differences, integer_form, run_plainly
 from fsmde_edge.compiler.prefix import Tensors
+from fsmde_edge.errors import InputError
 from fsmde_edge.files import atomic_write
 from fsmde_edge.recipes import from_mapping
 
@@ -89,11 +90,18 @@ class Bounds:
         )
 
     def block_faults(self, found: Iterable[BlockDifference]) -> tuple[BlockDifference, ...]:
-        """The blocks that are beyond their bounds."""
-        limits = {block.tensor: block for block in self.blocks}
+        """The blocks that are beyond their bounds.
+
+        Errors:
+            InputError: there is none for a block: they were measured on another network.
+        """
+        limits, blocks = {block.tensor: block for block in self.blocks}, tuple(found)
+        unknown = [block.tensor for block in blocks if block.tensor not in limits]
+        if unknown:
+            raise InputError(f"the golden bounds know no block {unknown[0]}", hint="build the bundle again")
         return tuple(
             block
-            for block in found
+            for block in blocks
             if block.differing > limits[block.tensor].differing or block.steps > limits[block.tensor].steps
         )
 

@@ -28,6 +28,7 @@ from fsmde_edge.graph.model import (
     model_bytes,
     tensor_types,
 )
+from fsmde_edge.recipes import from_mapping
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -79,6 +80,10 @@ class TensorRange:
     thresholds: Mapping[str, float]
     histogram: tuple[float, ...]
     limit: float
+
+    def __post_init__(self) -> None:
+        if not all(value >= 0 for value in (self.max, *self.thresholds.values())):
+            raise InputError("a range cannot be negative", hint="calibrate this network again")
 
     @classmethod
     def of(cls, histogram: Histogram) -> TensorRange:
@@ -135,17 +140,18 @@ class Ranges:
             InputError: no ranges, or of a newer version.
         """
         try:
-            raw: dict[str, Any] = json.loads(text)
-            if raw["version"] != VERSION:
+            raw = dict(json.loads(text))
+            if raw.get("version") != VERSION:
                 raise InputError(
-                    f"holds ranges of version {raw['version']}, this program reads {VERSION}", where=where
+                    f"of version {raw.get('version')}, this program reads {VERSION}",
+                    hint="build the bundle again",
                 )
-            tensors = {
-                name: TensorRange(**{**item, "histogram": tuple(item["histogram"])})
-                for name, item in raw["tensors"].items()
-            }
-            return cls(version=VERSION, views=int(raw["views"]), tensors=tensors)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return from_mapping(cls, raw, where=None)
+        except InputError as error:
+            raise InputError(
+                f"holds no calibration ranges ({error.what})", where=where, hint=error.hint
+            ) from error
+        except (ValueError, TypeError, RecursionError) as error:
             raise InputError(f"holds no calibration ranges ({error})", where=where) from error
 
     def save(self, path: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fsmde_edge.bundle import PRECISIONS, Bundle
 from fsmde_edge.files import atomic_folder, atomic_write
-from fsmde_edge.targets import BuilderOptions, load_target
+from fsmde_edge.targets import BuilderOptions, target_of
 
 COMMANDS = "commands.txt"
 LOADER = "inputs.py"
@@ -57,21 +57,22 @@ class Command:
     gpu: bool
 
 
-def hand_over(bundle: Bundle, out: Path, *, force: bool) -> tuple[Command, ...]:
+def hand_over(bundle: Bundle, out: Path, *, force: bool, target: str | None = None) -> tuple[Command, ...]:
     """Write the folder; it appears whole or not at all.
 
     Args:
         bundle: of any precision.
         out: the folder to make.
         force: replace one that this made before.
+        target: profile whose builder options count; None for the bundle's own.
 
     Errors:
         OutputError: the folder exists, or cannot be written.
     """
-    commands = commands_for(bundle)
+    commands = commands_for(bundle, target)
     golden = bundle.golden()
     feeds: dict[str, NDArray[Any]] = {"images": golden.images, "focal": golden.focal}
-    with atomic_folder(out, force=force, replaceable=lambda path: (path / LOADER).is_file()) as folder:
+    with atomic_folder(out, force=force, replaceable=_is_ours) as folder:
         for name in filter(None, bundle.manifest.models.values()):
             shutil.copyfile(bundle.root / name, folder / name)
         np.savez(folder / "inputs.npz", allow_pickle=False, **feeds)
@@ -85,12 +86,16 @@ def hand_over(bundle: Bundle, out: Path, *, force: bool) -> tuple[Command, ...]:
     return commands
 
 
-def commands_for(bundle: Bundle) -> tuple[Command, ...]:
+def _is_ours(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in (LOADER, COMMANDS, "inputs.npz"))
+
+
+def commands_for(bundle: Bundle, target: str | None = None) -> tuple[Command, ...]:
     """The commands, in the order of a search for what is wrong."""
     held = [name for name in PRECISIONS if bundle.manifest.models.get(name)]
     models = bundle.manifest.models
     built, exact = models[held[-1]], models["int8" if "int8" in held else "fp32"]
-    options = load_target(bundle.manifest.target)[0].builder
+    options = target_of(bundle, target).builder
     bounds = f"--compare snr --snr-threshold {LEAST_SNR}"
     reference = f"polygraphy run {exact} --onnxrt --graph-optimization-level ORT_ENABLE_BASIC"
     return (

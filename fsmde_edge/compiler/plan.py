@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -53,6 +53,7 @@ from fsmde_edge.graph.structure import (
     moved_inputs,
     pooled_tensors,
 )
+from fsmde_edge.recipes import from_mapping
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
     from fsmde_edge.compiler.calibrate import Ranges
 
 VERSION = 1
+WIDEST = float(np.finfo(np.float32).max)
+"""No scale is beyond it: graphs and caches hold them as float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,10 @@ class Activation:
     scale: float | None = None
     group: str | None = None
     reason: str
+
+    def __post_init__(self) -> None:
+        if self.int8 and not (self.scale is not None and 0 < self.scale <= WIDEST):
+            raise InputError(f"tensor {self.tensor} has no scale of an INT8 tensor: {self.scale}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,17 +142,18 @@ class Plan:
             InputError: no plan, or one of a newer version.
         """
         try:
-            raw: dict[str, Any] = json.loads(text)
-            if raw["version"] != VERSION:
+            raw = dict(json.loads(text))
+            if raw.get("version") != VERSION:
                 raise InputError(
-                    f"is a plan of version {raw['version']}, this program reads {VERSION}", where=where
+                    f"of version {raw.get('version')}, this program reads {VERSION}",
+                    hint="build the bundle again",
                 )
-            activations = tuple(Activation(**item) for item in raw.pop("activations"))
-            weights = tuple(
-                Weight(**{**item, "scales": tuple(item["scales"])}) for item in raw.pop("weights")
-            )
-            return cls(**raw, activations=activations, weights=weights)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return from_mapping(cls, raw, where=None)
+        except InputError as error:
+            raise InputError(
+                f"is not a precision plan ({error.what})", where=where, hint=error.hint
+            ) from error
+        except (ValueError, TypeError, RecursionError) as error:
             raise InputError(f"is not a precision plan ({error})", where=where) from error
 
     def save(self, path: Path) -> None:
@@ -196,6 +204,22 @@ def place(model: ModelProto, *, keep_float: Iterable[str] = (), force_int8: Iter
     keep, force = tuple(keep_float), tuple(force_int8)
     _check_patterns(model, (*keep, *force))
     return _Placer(model, keep, force).run()
+
+
+def refuse_idle(force_int8: Iterable[str], placement: Placement) -> None:
+    """Refuse patterns that force nothing: what they name computes nothing that can be INT8.
+
+    Errors:
+        InputError: with why, where the rules say it.
+    """
+    for pattern in force_int8:
+        if not any(fnmatchcase(name, pattern) for name in placement.nodes):
+            why = [reason for name, reason in placement.floats.items() if fnmatchcase(name, pattern)]
+            raise InputError(
+                f"the pattern '{pattern}' names nothing that can be forced into INT8 "
+                f"({why[0] if why else 'no convolution and no matrix product'})",
+                hint="name convolutions or matrix products of: fsmde-edge inspect BUNDLE --plan",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

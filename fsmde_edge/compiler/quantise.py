@@ -15,7 +15,7 @@ from fsmde_edge.compiler.equalise import channel_limits, equalise, find_links, l
 from fsmde_edge.compiler.frames import Survey, batches
 from fsmde_edge.compiler.histogram import CALIBRATORS
 from fsmde_edge.compiler.lowering import tensorrt
-from fsmde_edge.compiler.plan import Plan, PlanOptions
+from fsmde_edge.compiler.plan import Plan, PlanOptions, refuse_idle
 from fsmde_edge.compiler.reconstruct import Reconstruction, reconstruct
 from fsmde_edge.compiler.search import Search, search_precision
 from fsmde_edge.compiler.sensitivity import Effect
@@ -150,7 +150,7 @@ def quantise(
         )
 
     options = PlanOptions(keep_float=method.keep_float, force_int8=method.force_int8)
-    options.place(model)  # refuse before any work
+    refuse_idle(method.force_int8, options.place(model))  # before any work
     trial: Trial | None = None
     if method.equalise:
         trial = trial_of(model)
@@ -164,18 +164,24 @@ def quantise(
         trial = trial or trial_of(model)
         options, calibrators = _choose(model, ranges, options, trial, each=method.calibrator != "measured")
         say(f"calibrator {options.calibrator} of {len(calibrators)}, by depth error")
+    what = Reconstruction(rounding=method.learn_rounding, bias=method.correct_bias)
+
+    def finish(lowered: ModelProto, plan: Plan) -> ModelProto:
+        if not (what.rounding or what.bias):
+            return lowered
+        feeds = (trial or trial_of(model)).feeds
+        return reconstruct(model, lowered, plan, feeds, what, threads=threads)
+
     search = None
     if method.search:
         say("searching what must stay in half precision")
-        search = search_precision(model, ranges, options, trial or trial_of(model), target)
+        trial = trial or trial_of(model)
+        search = search_precision(model, ranges, options, trial, target, finish=finish)
         options = search.options
     plan = options.plan(model, ranges)
-    lowered = tensorrt.lower(model, plan)
-    if method.correct_bias or method.learn_rounding:
-        say("learning how to round" if method.learn_rounding else "correcting biases")
-        what = Reconstruction(rounding=method.learn_rounding, bias=method.correct_bias)
-        feeds = (trial or trial_of(model)).feeds
-        lowered = reconstruct(model, lowered, plan, feeds, what, threads=threads)
+    if what.rounding or what.bias:
+        say("learning how to round" if what.rounding else "correcting biases")
+    lowered = finish(tensorrt.lower(model, plan), plan)
     return Quantised(
         fp32=model,
         model=lowered,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fsmde_edge.compiler.calibrate import Ranges
 from fsmde_edge.compiler.half import to_half
 from fsmde_edge.compiler.lowering.tensorrt import lower
-from fsmde_edge.compiler.plan import PlanOptions
+from fsmde_edge.compiler.plan import Plan, PlanOptions
 from fsmde_edge.compiler.predict.cost import estimate
 from fsmde_edge.compiler.predict.fusion import fuse
 from fsmde_edge.compiler.sensitivity import Block, Sensitivity, measure_sensitivity
@@ -26,6 +26,8 @@ from fsmde_edge.targets import Target
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+Finish = Callable[["ModelProto", Plan], "ModelProto"]
 
 LEAST_MS = 1e-6
 """A block that costs no time in float buys error as if it cost a nanosecond."""
@@ -96,6 +98,7 @@ def search_precision(
     trial: Trial,
     target: Target,
     *,
+    finish: Finish = lambda lowered, _: lowered,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Search:
     """Find the fastest plan by the cost model that keeps to the budget.
@@ -106,6 +109,7 @@ def search_precision(
         options: what is INT8 and float from the start; blocks that `force_int8` names stay INT8.
         trial: frames and budget.
         target: whose time counts; must have rates.
+        finish: what is done to a lowered network before it counts (bias correction, learnt rounding).
         progress: called with the number of networks run, of two a block and one a plan on the way.
     """
     sensitivity = measure_sensitivity(
@@ -117,7 +121,8 @@ def search_precision(
         threads=trial.threads,
         progress=progress,
     )
-    finder = _Finder(model, ranges, options, trial, target, {b.name: b for b in sensitivity.blocks})
+    blocks = {block.name: block for block in sensitivity.blocks}
+    finder = _Finder(model, ranges, options, trial, target, blocks, finish)
     whole = finder.point(())
     free = [block.name for block in sensitivity.blocks if not _forced(block, options)]
     if len(sensitivity.blocks) == 1:
@@ -152,6 +157,7 @@ class _Finder:
     trial: Trial
     target: Target
     blocks: dict[str, Block]
+    finish: Finish
 
     def options_of(self, floats: Sequence[str]) -> PlanOptions:
         return self.options.keeping_float(node for name in floats for node in self.blocks[name].nodes)
@@ -166,7 +172,7 @@ class _Finder:
     def point(self, floats: tuple[str, ...]) -> Point:
         plan = self.options_of(floats).plan(self.model, self.ranges)
         lowered = lower(self.model, plan)
-        depths = self.trial.run(lowered)
+        depths = self.trial.run(self.finish(lowered, plan))
         result = self.trial.judge(depths)
         return Point(
             floats=floats,

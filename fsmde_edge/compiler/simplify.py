@@ -164,6 +164,10 @@ def _compare(model: ModelProto, simple: ModelProto, feeds: Mapping[str, NDArray[
             raise InputError(
                 f"lost its output {name} in simplification", where=where, hint="report this network"
             )
+        if not np.isfinite(expected).all():
+            raise InputError(
+                f"gives values of {name} that are not finite", where=where, hint="check the FP32 network"
+            )
         reach = float(np.abs(expected).max()) or 1.0
         worst = float(np.abs(found.astype(np.float64) - expected).max()) / reach if expected.size else 0.0
         if not worst <= TOLERANCE:

@@ -17,7 +17,7 @@ from fsmde_edge.finalise.judge import Judge
 from fsmde_edge.inference.backends import BACKENDS, backend_of
 from fsmde_edge.inference.program import Backend, Say
 from fsmde_edge.inference.store import Chosen, Key, Receipt, Store
-from fsmde_edge.targets import BuilderOptions, load_target
+from fsmde_edge.targets import BuilderOptions, target_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ def finalise(bundle: Bundle, options: FinaliseOptions, say: Say, store: Store) -
         OutputError: the store cannot be written.
     """
     backends, skipped = _backends(options)
-    builder = load_target(options.target or bundle.manifest.target)[0].builder
+    builder = target_of(bundle, options.target).builder
     plans = list(_candidates(bundle, backends, options, skipped))
     store.check_writable()
     workshop = _workshop(bundle, options, builder, say, any(p.startswith("int8") for _, p in plans))

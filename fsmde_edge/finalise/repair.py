@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from fsmde_edge.bundle import Bundle
+from fsmde_edge.bundle import MANIFEST, Bundle, reading
 from fsmde_edge.compiler.half import to_half
 from fsmde_edge.compiler.plan import Activation, Plan, Weight, int8_mac_share, place
+from fsmde_edge.errors import InputError
 from fsmde_edge.graph.model import (
     add_constant,
     consumers,
@@ -59,13 +60,12 @@ class Repair:
     @classmethod
     def of(cls, bundle: Bundle) -> Repair:
         """Read what the bundle says of it."""
-        method = bundle.manifest.calibration.get("method", {})
         return cls(
             model=load_model(bundle.model("fp32")),
             quantised=load_model(bundle.model("int8")),
             plan=Plan.load(bundle.root / "plan.json"),
-            keep_float=tuple(method.get("keep_float", ())),
-            force_int8=tuple(method.get("force_int8", ())),
+            keep_float=_patterns(bundle, "keep_float"),
+            force_int8=_patterns(bundle, "force_int8"),
         )
 
     def nodes_of(self, tensor: str, floated: Iterable[str]) -> tuple[str, ...]:
@@ -134,6 +134,15 @@ class Repair:
 
     def _integers(self) -> set[str]:
         return {item.tensor for item in self.plan.activations if item.int8}
+
+
+def _patterns(bundle: Bundle, name: str) -> tuple[str, ...]:
+    """Patterns of nodes that a bundle's plan was made with, by their key in the recipe's `method`."""
+    with reading(bundle.root / MANIFEST):
+        found = dict(bundle.manifest.calibration.get("method", {})).get(name, [])
+        if not isinstance(found, (list, tuple)) or not all(isinstance(item, str) for item in found):
+            raise InputError(f"'{name}' of its calibration is no list of patterns")
+        return tuple(found)
 
 
 def unquantised(model: ModelProto, *, activations: Iterable[str], weights: Iterable[str]) -> ModelProto:

@@ -13,11 +13,14 @@ engine only if its hash is the one on its receipt. All is written whole or not a
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +88,10 @@ class Receipt:
     floated: tuple[str, ...] = ()
     created: str
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{64}", self.engine) or "p50" not in self.latency_ms:
+            raise InputError("a receipt holds its engine's SHA-256 and its latency", hint=REBUILD)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
@@ -117,12 +124,13 @@ class Store:
             DeviceError: somebody else may write to the store.
         """
         folder = self._make(receipt.key.bundle, receipt.key.folder)
-        self._write(folder / _file(receipt.engine), engine)
-        old = self._good(folder / RECEIPT)
-        if old is not None and old != receipt:
-            self._write(folder / PREVIOUS, _sealed(old))
-        self._write(folder / RECEIPT, _sealed(receipt))
-        self._prune(folder)
+        with _alone(folder):
+            self._write(folder / _file(receipt.engine), engine)
+            old = self._good(folder / RECEIPT)
+            if old is not None and old != receipt:
+                self._write(folder / PREVIOUS, _sealed(old))
+            self._write(folder / RECEIPT, _sealed(receipt))
+            self._prune(folder)
 
     def check_writable(self) -> None:
         """Find out, before long work, that engines can be kept.
@@ -144,7 +152,12 @@ class Store:
             InputError, DeviceError: the note is damaged, or not to be trusted.
         """
         path = self.root / bundle / CHOICE
-        return self._unseal(Chosen, path) if self._is_there(path) else None
+        if not self._is_there(path):
+            return None
+        chosen: Chosen = self._unseal(Chosen, path)
+        if chosen.key.bundle != bundle:
+            raise InputError("was written for another bundle", where=path, hint=REBUILD)
+        return chosen
 
     def receipt(self, key: Key) -> Receipt | None:
         """The receipt of an engine; None where there is none.
@@ -199,12 +212,14 @@ class Store:
             raise InputError(
                 f"there is no earlier {key.label} engine of this bundle to go back to", where=folder
             )
-        previous, current = self._read(folder / PREVIOUS), self._read(folder / RECEIPT)
-        restored: Receipt = self._unseal(Receipt, folder / PREVIOUS)
-        self.engine(restored)
-        self._write(folder / RECEIPT, previous)
-        self._write(folder / PREVIOUS, current)
-        return restored
+        with _alone(folder):
+            previous, current = self._read(folder / PREVIOUS), self._read(folder / RECEIPT)
+            restored: Receipt = self._unseal(Receipt, folder / PREVIOUS)
+            self._refuse_moved(folder / PREVIOUS, restored, key)
+            self.engine(restored)
+            self._write(folder / RECEIPT, previous)
+            self._write(folder / PREVIOUS, current)
+            return restored
 
     def cache(self, name: str) -> bytes | None:
         """A builder's cache (of timings), as `keep_cache` left it; None where there is none."""
@@ -221,8 +236,8 @@ class Store:
         folder = self.root
         for name in ("", *names):
             folder = folder / name
-            with writing(folder):
-                folder.mkdir(mode=0o700, exist_ok=True)
+            with writing(folder), suppress(FileExistsError):  # whatever lies there is looked at below
+                folder.mkdir(mode=0o700)
             _refuse_others(folder, os.lstat(folder), kind=stat.S_ISDIR)
         return folder
 
@@ -255,9 +270,14 @@ class Store:
             raise DeviceError(
                 f"cannot be trusted or read ({os.strerror(error.errno or 0)})", where=path, hint=REBUILD
             ) from error
-        with os.fdopen(handle, "rb") as file:
-            _refuse_others(path, os.fstat(handle), kind=stat.S_ISREG)
-            return file.read()
+        try:
+            _refuse_others(
+                path, os.fstat(handle), kind=stat.S_ISREG
+            )  # `open` itself refuses a folder, unnamed
+            with open(handle, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(handle)
 
     def _write(self, path: Path, content: bytes) -> None:
         with atomic_file(path) as temporary:
@@ -272,7 +292,7 @@ class Store:
             return from_mapping(kind, values, where=None)
         except DeviceError:
             raise
-        except (FsmdeError, ValueError, TypeError) as error:
+        except (FsmdeError, ValueError, TypeError, RecursionError) as error:
             raise InputError("is damaged: it is not what finalise wrote", where=path, hint=REBUILD) from error
 
     def _good(self, path: Path) -> Receipt | None:
@@ -300,6 +320,18 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     names = sorted(before.keys() | now.keys())
     pairs = [(name, before.get(name, "none"), now.get(name, "none")) for name in names]
     return [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While the block runs, no other process changes this folder: it might prune what is being written."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # file systems without locks: the writes are whole all the same
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _file(engine: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import pickle
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from fsmde_edge.capture.video import rig_of_pinholes
 from fsmde_edge.cli.main import COMMANDS, main
 from fsmde_edge.datasets.rigfile import save_rig
 from fsmde_edge.errors import BundleError
+from fsmde_edge.recipes import shipped
 
 
 @dataclass(frozen=True)
@@ -533,9 +537,14 @@ def test_control_c_during_build(small_checkpoint, small_recipe, tmp_path):
         ["check", "--protocol", "best"],
         ["bench", "--runs", "-1"],
         ["inspect", "--everything"],
+        ["inspect", "--dla", "--tensorrt", "9" * 5000 + ".1"],
+        ["build", "--precision", "fp16", "--keep-float", "a"],
+        ["build", "--precision", "fp32", "--no-search"],
+        ["build", "--keep-float", "a", "--force-int8", "a"],
+        ["estimate", "--compute", "1e-320"],
         ["synth"],
     ],
-    ids=" ".join,
+    ids=lambda arguments: " ".join(arguments)[:50],
 )
 def test_usage_errors(cli, arguments):
     said = cli(*arguments)
@@ -675,6 +684,222 @@ def test_an_int8_bundle_without_a_gate_does_not_run_by_itself(cli, bundle):
     once = ("--source", "synthetic", "--frames", 1, "--threads", 1)
     cli("run", bundle, *once).refuses(4, "gate is missing", "--allow-failed")
     assert cli("inspect", bundle).code == 0
+
+
+def changed(bundle: Path, name: str, change: Callable[[dict], object], **manifest: object) -> Path:
+    """A bundle whose JSON file says something else, sealed again."""
+    values = json.loads((bundle / name).read_text())
+    change(values)
+    return resealed(bundle, name, json.dumps(values).encode(), **manifest)
+
+
+def export(bundle: Path, cache: Path, *more: object) -> list[object]:
+    return ["export", bundle, "--calibration-cache", cache, "--tensorrt", "10.3", "--threads", 1, *more]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "word"),
+    [
+        ("plan.json", lambda plan: plan["activations"][2].update(scale="x"), "[2].scale' must be of type"),
+        ("plan.json", lambda plan: plan["activations"][2].update(scale=-1.0), "no scale of an INT8 tensor"),
+        ("plan.json", lambda plan: plan["activations"][2].update(scale=1e300), "no scale of an INT8 tensor"),
+        ("plan.json", lambda plan: plan["activations"][2].update(tensor=[5]), "[2].tensor' must be of type"),
+        ("plan.json", lambda plan: plan.update(activations=[]), "is the plan of another network"),
+        ("plan.json", lambda plan: plan.pop("calibrator"), "'calibrator' is missing"),
+        ("ranges.json", lambda ranges: ranges.update(views=float("inf")), "'views' must be of type"),
+        ("ranges.json", lambda ranges: ranges.update(tensors=[]), "'tensors' must be of type"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_plan_or_ranges_that_cannot_be(cli, bundle, tmp_path, name, change, word):
+    changed(bundle, name, change)
+    cli(*export(bundle, tmp_path / "dla" / "a.cache")).refuses(3, name, word)
+    assert not (tmp_path / "dla").exists()
+
+
+def arrays(path: Path, change: Callable[[dict], object]) -> bytes:
+    with np.load(path) as file:
+        values = dict(file)
+    change(values)
+    buffer = io.BytesIO()
+    np.savez(buffer, **values)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "word"),
+    [
+        ("depth.npz", lambda depth: depth.pop("fp32"), "no depth of fp32"),
+        ("depth.npz", lambda depth: depth.pop("int8"), "no depth of int8"),
+        ("depth.npz", lambda depth: depth.update(fp32=depth["fp32"][:, ::2]), "depths [V, H, W]"),
+        ("depth.npz", lambda depth: depth.update(fp32=depth["fp32"].astype(str)), "are float32"),
+        ("inputs.npz", lambda inputs: inputs.update(focal=inputs["focal"] * 0), "must be positive"),
+        ("inputs.npz", lambda inputs: inputs.update(focal=inputs["focal"] * np.nan), "must be positive"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_golden_frames_that_cannot_be(cli, bundle, name, change, word):
+    resealed(bundle, f"golden/{name}", arrays(bundle / "golden" / name, change))
+    cli("finalise", bundle, "--runs", 1, "--threads", 1).refuses(3, "golden", word)
+
+
+@pytest.mark.parametrize("method", [5, {"keep_float": 5}, {"force_int8": [7]}], ids=str)
+def test_a_method_that_is_none_is_a_damaged_manifest(cli, bundle, method):
+    """No engine keeps to negative bounds, so finalise asks how the plan was made."""
+    calibration = {**open_bundle(bundle).manifest.calibration, "method": method}
+
+    def impossible(bounds: dict) -> None:
+        bounds["depth"]["mean"] = -1.0
+
+    changed(bundle, "golden/bounds.json", impossible, calibration=calibration)
+    said = cli("finalise", bundle, "--backend", "onnxruntime", "--json", "--runs", 1, "--threads", 1)
+    assert said.err == ""
+    int8 = json.loads(said.out)["candidates"][0]
+    assert not int8["right"]
+    assert "manifest.json: is damaged" in int8["reasons"][0]
+
+
+# What is written beside a bundle
+
+
+@pytest.mark.parametrize("taken", ["a.cache", "a.onnx", "a.precisions"])
+def test_an_export_replaces_nothing_unasked_and_never_writes_a_part(cli, small_bundle, tmp_path, taken):
+    (tmp_path / taken).write_text("mine")
+    cli(*export(small_bundle, tmp_path / "a.cache")).refuses(3, taken, "already exists", "--force")
+    assert left(tmp_path) == [taken]
+    assert (tmp_path / taken).read_text() == "mine"
+    (tmp_path / taken).unlink()
+    (tmp_path / taken).mkdir()
+    cli(*export(small_bundle, tmp_path / "a.cache", "--force")).refuses(3, taken, "no regular file")
+    assert left(tmp_path) == [taken]
+
+
+def test_a_disk_that_is_full_at_the_last_file_of_an_export_keeps_none(
+    cli, small_bundle, tmp_path, monkeypatch
+):
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.suffix == ".cache":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    cli(*export(small_bundle, tmp_path / "a.cache")).refuses(3, "a.cache", "No space left")
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("cache", ["/", ".", ".."])
+def test_a_cache_without_a_name(cli, small_bundle, cache):
+    cli(*export(small_bundle, Path(cache))).refuses(2, "no name for a cache")
+
+
+def test_an_export_never_writes_into_a_bundle(cli, bundle):
+    cli(*export(bundle, bundle / "model.fp32.cache", "--force")).refuses(2, "never changed")
+    open_bundle(bundle)
+
+
+def test_debug_replaces_no_folder_that_merely_looks_like_its_own(cli, small_bundle, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "inputs.py").write_text("mine")
+    cli("debug", small_bundle, "--out", tmp_path / "work", "--force").refuses(3, "does not delete it")
+    assert left(tmp_path) == ["work", "work/inputs.py"]
+
+
+# Targets and measurements
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ("gpu_mhz: 1300.5", "gpu_mhz: 0", "'gpu_mhz' of power mode MAXN cannot be 0"),
+        ("gpu_mhz: 1300.5", "gpu_mhz: -5", "cannot be -5"),
+        ("gpu_mhz: 1300.5", "gpu_mhz: 1.0e+308", "cannot be 1e+308"),
+        ("gpu_mhz: 1300.5", "gpu_mhz: .nan", "finite number"),
+        ("gpu_mhz: 1300.5, sms: 16", "gpu_mhz: 1300.5, sms: 0", "'sms' of power mode MAXN cannot be 0"),
+        ("int8: 2048", "int8: 0", "'int8' of throughput cannot be 0"),
+        ("workspace_mb: 4096", "workspace_mb: 0", "'workspace_mb' of builder cannot be 0"),
+        ("tactic_memory_mb: null", "tactic_memory_mb: -1", "'tactic_memory_mb' of builder cannot be -1"),
+        ("memory_gb: 64", "memory_gb: -64", "'memory_gb' of the target cannot be -64"),
+    ],
+)
+def test_a_target_with_numbers_that_no_board_has(cli, small_bundle, tmp_path, old, new, word):
+    profile = (shipped("engines") / "orin-agx-64gb.yaml").read_text()
+    assert old in profile
+    (tmp_path / "board.yaml").write_text(profile.replace(old, new, 1))
+    said = cli("estimate", small_bundle, "--target", tmp_path / "board.yaml", "--json")
+    said.refuses(3, "board.yaml", word)
+    assert said.out == ""
+
+
+def test_a_bundle_for_a_target_that_is_not_shipped_asks_for_its_profile(cli, bundle, tmp_path, monkeypatch):
+    resealed(bundle, "plan.json", (bundle / "plan.json").read_bytes(), target="mine")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").write_text("not meant")  # a name in a manifest is no path
+    for words in (["estimate", bundle], ["finalise", bundle], ["debug", bundle, "--out", tmp_path / "d"]):
+        cli(*words).refuses(3, "target 'mine', which is not a shipped one", "--target")
+    assert cli("debug", bundle, "--out", tmp_path / "d", "--target", "cpu").code == 0
+
+
+@pytest.mark.parametrize(
+    ("latency", "sessions"),
+    [
+        ({"int8": float("nan")}, {"int8": "TensorRT"}),
+        ({"int8": -1.0}, {"int8": "TensorRT"}),
+        ({"int8": 5e-324}, {"int8": "TensorRT"}),
+        ({"int8": 1e308}, {"int8": "TensorRT"}),
+        ({"int4": 1.0}, {"int4": "TensorRT"}),
+        ({"int8": 1.0}, {}),
+    ],
+    ids=str,
+)
+def test_a_bench_that_cannot_be(cli, small_bundle, tmp_path, latency, sessions):
+    content = {
+        "bundle": open_bundle(small_bundle).hash,
+        "latency": {name: {"p50": value} for name, value in latency.items()},
+        "sessions": sessions,
+    }
+    (tmp_path / "bench.json").write_text(json.dumps(content))
+    said = cli(
+        "estimate", small_bundle, "--target", "orin-agx-64gb", "--bench", tmp_path / "bench.json", "--json"
+    )
+    said.refuses(3, "bench.json", "cannot be")
+    assert said.out == ""
+
+
+def test_a_model_that_a_bundle_has_not_is_refused_before_anything_is_printed(cli, small_bundle):
+    for precision, step in (("fp16", "--precision fp16"), ("int4", "choose one of these")):
+        said = cli("inspect", small_bundle, "--layers", "--precision", precision)
+        said.refuses(3, f"has no {precision} model", step)
+        assert said.out == ""
+
+
+# The engine store
+
+
+def test_rolling_back_takes_no_options_of_building(cli, small_bundle):
+    back = ("finalise", small_bundle, "--backend", "onnxruntime", "--rollback")
+    for option in (["--json"], ["--target", "cpu"], ["--allow-failed"]):
+        said = cli(*back, *option)
+        said.refuses(2, option[0])
+        assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[" * 100_000, b"[1]", None], ids=["empty", "deep", "list", "folder"]
+)
+def test_a_choice_that_is_none(cli, small_bundle, tmp_path, monkeypatch, content):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    place = tmp_path / "fsmde-edge" / "engines" / open_bundle(small_bundle).hash
+    place.mkdir(parents=True)
+    for folder in (place, place.parent):
+        folder.chmod(0o700)
+    if content is None:
+        (place / "choice.json").mkdir(mode=0o700)
+    else:
+        (place / "choice.json").write_bytes(content)
+    code = 5 if content is None else 3
+    cli("run", small_bundle, "--source", "synthetic", "--frames", 1).refuses(code, "choice.json")
 
 
 def test_a_full_disk_during_synth_leaves_nothing(cli, tiny_disk):

@@ -213,3 +213,9 @@ def test_onnxruntimes_own_float16_quantize_is_found_faulty(model, bounds):
     """
     faults = bounds.block_faults(compare_blocks(model, to_half(model), FEED))
     assert len(faults) > len(bounds.blocks) / 2
+
+
+def test_a_block_that_the_bounds_do_not_know_is_named(bounds):
+    strange = BlockDifference(tensor="strange", differing=0.0, steps=0)
+    with pytest.raises(InputError, match="know no block strange"):
+        bounds.block_faults([strange])

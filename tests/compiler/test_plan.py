@@ -8,7 +8,7 @@ from onnx import TensorProto
 from toy_depth import Builder, depth_network, focals, normalised, pictures
 
 from fsmde_edge.compiler.calibrate import CalibrationBatch, calibrate
-from fsmde_edge.compiler.plan import Plan, make_plan, place
+from fsmde_edge.compiler.plan import Plan, make_plan, place, refuse_idle
 from fsmde_edge.compiler.quantiser import scale_of
 from fsmde_edge.errors import InputError
 from fsmde_edge.graph.model import tidy
@@ -165,6 +165,13 @@ def test_patterns_overrule_the_placement(model):
 def test_forcing_a_depthwise_convolution():
     model = small(lambda b, x: b.conv(b.conv(x, 3, 4, name="c"), 4, 4, name="wise", group=4))
     assert "wise" in place(model, force_int8=["wise"]).nodes
+
+
+def test_forcing_what_cannot_be_int8_is_refused(model):
+    for pattern, why in (("softmax", "no convolution"), ("head", "pooled head")):
+        with pytest.raises(InputError, match=f"'{pattern}' names nothing that can be forced.*{why}"):
+            refuse_idle([pattern], place(model, force_int8=[pattern]))
+    refuse_idle(["*", "dec*"], place(model, force_int8=["*", "dec*"]))
 
 
 def test_a_plan_comes_back_equal_from_json(plan, tmp_path):

@@ -75,3 +75,11 @@ def test_a_simplifier_that_changes_results_is_caught(monkeypatch):
     monkeypatch.setattr(module, "_onnxsim", wrong)
     with pytest.raises(InputError, match="computes something else once simplified: depth"):
         simplify(with_batch_norm(), FEEDS)
+
+
+def test_a_network_that_gives_no_numbers_is_told_so():
+    model = with_batch_norm()
+    scale = next(weight for weight in model.graph.initializer if weight.name == "out.bias")
+    scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * np.float32(np.inf), "out.bias"))
+    with pytest.raises(InputError, match="values of depth that are not finite"):
+        simplify(model, FEEDS)

@@ -68,3 +68,7 @@ def test_a_pixel_that_is_no_number_is_never_right(value):
     assert not judge().int8(broken, FP32).right
     assert not judge().floating(broken, precision="fp32").right
     assert mean_deviation(broken, FP32, metric=True) == np.inf
+
+
+def test_golden_fp32_that_is_no_number_widens_no_limit():
+    assert not judge(fp32=FP32 * np.float32(np.nan)).int8(FP32, FP32).right

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import stat
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,3 +253,71 @@ def test_differences_name_what_changed():
     before, now = {"sm": "8.7", "tensorrt": "10.3", "cuda": "12.6"}, {"sm": "8.7", "tensorrt": "10.16"}
     assert differences(before, now) == ["cuda 12.6 -> none", "tensorrt 10.3 -> 10.16"]
     assert differences(now, now) == []
+
+
+def test_a_folder_in_a_files_place_is_named(store):
+    files(store)["receipt"].unlink()
+    files(store)["receipt"].mkdir(mode=0o700)
+    with pytest.raises(DeviceError, match=r"receipt\.json: cannot be trusted: it is something else"):
+        store.receipt(KEY)
+
+
+def test_a_file_in_a_folders_place_is_named(tmp_path):
+    (tmp_path / "engines").write_bytes(b"")
+    with pytest.raises(DeviceError, match="it is something else than the store makes"):
+        Store(tmp_path / "engines").put(receipt_of(), ENGINE)
+
+
+def test_a_choice_for_another_bundle_is_refused(store):
+    store.choose(Chosen(key=KEY, reason="fastest"))
+    store.root.joinpath(KEY.bundle).rename(store.root / ("c" * 64))
+    with pytest.raises(InputError, match="written for another bundle"):
+        store.chosen("c" * 64)
+
+
+@pytest.mark.parametrize("change", [{"engine": "../../etc/passwd"}, {"latency_ms": {}}], ids=str)
+def test_a_receipt_says_which_engine_and_how_fast(change):
+    with pytest.raises(InputError, match="SHA-256 and its latency"):
+        replace(receipt_of(), **change)
+
+
+def test_two_that_put_at_once_wait_for_each_other(store, monkeypatch):
+    """Else one prunes the engine that the other has written and has no receipt of yet."""
+    other, late = b"another engine", threading.Event()
+    write, first = Store._write, threading.Event()
+
+    def slow(self, path, content):
+        write(self, path, content)
+        if content == other:
+            first.set()
+            late.wait(0.3)
+
+    monkeypatch.setattr(Store, "_write", slow)
+    threads = [
+        threading.Thread(target=store.put, args=(receipt_of(engine), engine)) for engine in (other, b"third")
+    ]
+    threads[0].start()
+    first.wait(5)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert read(store) == b"third"
+    assert store.rollback(KEY) == receipt_of(other)
+    assert read(store) == other
+
+
+def test_a_relative_state_home_counts_as_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for value in ("", "relative/place", "~/place"):
+        monkeypatch.setenv("XDG_STATE_HOME", value)
+        assert Store().root == tmp_path / ".local/state/fsmde-edge/engines"
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(OutputError, match="set XDG_STATE_HOME"):
+        Store()

@@ -34,8 +34,8 @@ from fsmde_edge.compiler.half import float32_nodes
 from fsmde_edge.compiler.plan import Plan
 from fsmde_edge.compiler.predict.dla import Version, dla_way
 from fsmde_edge.compiler.quantiser import scale_of
-from fsmde_edge.errors import BundleError, InputError, UsageError
-from fsmde_edge.files import atomic_write
+from fsmde_edge.errors import BundleError, InputError, OutputError, UsageError
+from fsmde_edge.files import atomic_file, check_writable
 from fsmde_edge.graph.model import (
     FLOAT,
     OPSET,
@@ -83,7 +83,9 @@ class DlaExport:
         )
 
 
-def export_for_dla(bundle: Bundle, cache: Path, version: Version, *, threads: int) -> DlaExport:
+def export_for_dla(
+    bundle: Bundle, cache: Path, version: Version, *, threads: int, force: bool = False
+) -> DlaExport:
     """Write a bundle's calibration cache, with its float network and the float layers' names beside it.
 
     Args:
@@ -91,30 +93,58 @@ def export_for_dla(bundle: Bundle, cache: Path, version: Version, *, threads: in
         cache: the file to write; the others have its name, with other endings.
         version: of the TensorRT that will read them.
         threads: to run the golden frames with.
+        force: replace files that are there.
 
     Errors:
-        UsageError: this TensorRT takes no calibration cache.
+        UsageError: this TensorRT takes no calibration cache, or that is no name for one.
         BundleError: the bundle has no plan.
+        OutputError: a file exists, or cannot be written; nothing was written then.
     """
     code = cache_version(version)
+    network, precisions = _beside(cache)
+    if cache.resolve().is_relative_to(bundle.root.resolve()):
+        raise UsageError("lies in the bundle, which is never changed", where=cache, hint="write elsewhere")
     if bundle.manifest.precision != "int8":
         raise BundleError("has no INT8 plan", where=bundle.root, hint="build it again with --precision int8")
     model = load_model(bundle.model("fp32"))
     plan, ranges = Plan.load(bundle.root / "plan.json"), Ranges.load(bundle.root / "ranges.json")
+    if {item.tensor for item in plan.activations} != set(_tensors(model)) - _inputs(model):
+        raise BundleError(
+            "is the plan of another network", where=bundle.root / "plan.json", hint="build the bundle again"
+        )
+    for path in (network, precisions, cache):
+        check_writable(path)
+        if path.exists() and not force:
+            raise OutputError(
+                "already exists", where=path, hint="choose another name, or replace it with --force"
+            )
     scales = tensor_scales(model, plan, ranges, bundle.golden(), threads=threads)
     export = DlaExport(
         cache=cache,
-        network=cache.with_suffix(".onnx"),
-        precisions=cache.with_suffix(".precisions"),
+        network=network,
+        precisions=precisions,
         sources=_count(scales),
     )
-    if cache in {export.network, export.precisions}:
-        raise UsageError(f"a cache cannot end in {cache.suffix}", hint="name it, for example, dla.cache")
     floats = ",".join(f"{node}:{kind}" for node, kind in layer_precisions(model, plan).items())
-    atomic_write(export.network, model_bytes(at_opset(model, opset_for(version))))
-    atomic_write(export.precisions, f"{floats}\n".encode())
-    atomic_write(cache, calibration_cache({name: scale.value for name, scale in scales.items()}, code))
+    contents = (
+        model_bytes(at_opset(model, opset_for(version))),
+        f"{floats}\n".encode(),
+        calibration_cache({name: scale.value for name, scale in scales.items()}, code),
+    )
+    with atomic_file(network) as one, atomic_file(precisions) as two, atomic_file(cache) as three:
+        for path, content in zip((one, two, three), contents, strict=True):  # all three appear, or none
+            path.write_bytes(content)
     return export
+
+
+def _beside(cache: Path) -> tuple[Path, Path]:
+    """Where the network and the names of its float layers go."""
+    if cache.name in {"", ".."}:
+        raise UsageError("is no name for a cache", where=cache, hint="name it, for example, dla.cache")
+    network, precisions = cache.with_suffix(".onnx"), cache.with_suffix(".precisions")
+    if cache in {network, precisions}:
+        raise UsageError(f"a cache cannot end in {cache.suffix}", hint="name it, for example, dla.cache")
+    return network, precisions
 
 
 def cache_version(version: Version) -> str:
@@ -246,6 +276,10 @@ def _tensors(model: ModelProto) -> list[str]:
     types = tensor_types(model)
     made = [name for node in model.graph.node for name in node.output if name]
     return [*(i.name for i in model.graph.input), *(name for name in made if types[name].dtype == FLOAT)]
+
+
+def _inputs(model: ModelProto) -> set[str]:
+    return {info.name for info in model.graph.input}
 
 
 def _before_activations(model: ModelProto) -> dict[str, str]:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 Version = tuple[int, ...]
+
+DIGITS = 4
+"""Of the longest number in a version."""
 Way = Literal["implicit", "typed"]
 """How a DLA is told what is INT8: scales beside a float network, or the network's own types."""
 
@@ -68,7 +71,8 @@ def parse_version(text: str) -> Version:
         UsageError: it is none.
     """
     parts = text.split(".")
-    if not 2 <= len(parts) <= 4 or not all(part.isascii() and part.isdecimal() for part in parts):
+    numbers = all(part.isascii() and part.isdecimal() and len(part) <= DIGITS for part in parts)
+    if not 2 <= len(parts) <= 4 or not numbers:
         raise UsageError(f"{text!r} is no version of TensorRT", hint="give it as 10.3 or 8.5.2")
     return tuple(map(int, parts))
 

@@ -28,6 +28,9 @@ from fsmde_edge.targets import Precision, Target, known
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+SHORTEST_MS, LONGEST_MS = 1e-3, 1e7
+"""No inference takes less than a microsecond or more than some hours."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleEstimate:
@@ -121,7 +124,7 @@ def read_bench(path: Path, bundle_hash: str) -> dict[str, float]:
     """Median milliseconds of each model, of a bench that TensorRT ran.
 
     Errors:
-        InputError: no such file, another bundle, or models that something else ran.
+        InputError: no such file, another bundle, times that cannot be, or models that something else ran.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -136,6 +139,13 @@ def read_bench(path: Path, bundle_hash: str) -> dict[str, float]:
         ) from error
     if of_bundle != bundle_hash:
         raise InputError("measured another bundle", where=path, hint="bench this bundle")
+    for name, ms in medians.items():
+        if name not in PRECISIONS or name not in sessions or not SHORTEST_MS <= ms <= LONGEST_MS:
+            raise InputError(
+                f"says that {name} took {ms:g} ms on {sessions.get(name, 'nothing')}, which cannot be",
+                where=path,
+                hint="make it with: fsmde-edge bench --json FILE",
+            )
     other = next((text for text in sessions.values() if "tensorrt" not in text.lower()), None)
     if other is not None or not medians:
         raise InputError(
