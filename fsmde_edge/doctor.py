@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from fsmde_edge.errors import FsmdeError
 from fsmde_edge.files import state_home
 
 Level = Literal["ok", "note", "problem"]
@@ -153,6 +154,7 @@ def examine() -> list[Finding]:
         _cuda(l4t),
         tensorrt[0],
         _optional("compile tools", "torch", "compile", "building from a checkpoint, and training"),
+        _preprocessing(),
         _cameras(),
         *(_disk(path) for path in (Path.cwd(), state_home())),
         *_known_bad(machine),
@@ -270,6 +272,17 @@ def _tensorrt(jetson: bool) -> tuple[Finding, str | None]:
         )
         return old, found
     return Finding(what="TensorRT", level="ok", detail=found), found
+
+
+def _preprocessing() -> Finding:
+    """Whether `run` can have the C kernel; nothing is compiled."""
+    from fsmde_edge.preprocessing.kernel import find_compiler
+
+    try:
+        return Finding(what="preprocessing", level="ok", detail=f"C kernel, compiled by {find_compiler()}")
+    except FsmdeError as error:
+        detail = f"the slow definition in NumPy ({error})"
+        return Finding(what="preprocessing", level="note", detail=detail, advice="sudo apt install gcc")
 
 
 def _cameras() -> Finding:

@@ -18,6 +18,7 @@ from fsmde_edge.capture.source import Source
 from fsmde_edge.evaluation.latency import Latency
 from fsmde_edge.frames import DepthSet, FrameSet
 from fsmde_edge.inference.session import Session
+from fsmde_edge.preprocessing.prepare import How
 from fsmde_edge.sinks.base import Sink
 from fsmde_edge.views import Views, views_for
 
@@ -34,12 +35,14 @@ class RunReport:
         stages: stage name (capture, preprocess, infer, sinks) to latency; empty where no set came.
         drops: camera to cause to count.
         stopped: whether a signal ended it.
+        preparation: what made the network's images, for people.
     """
 
     sets: int
     stages: Mapping[str, Latency]
     drops: Mapping[str, Mapping[str, int]]
     stopped: bool
+    preparation: str = ""
 
 
 def run(
@@ -49,6 +52,9 @@ def run(
     sinks: Sequence[Sink],
     *,
     frames: int | None = None,
+    how: How = "auto",
+    threads: int = 1,
+    fit: bool = False,
 ) -> RunReport:
     """Turn a source's frame sets into depth until it ends, `frames` are done, or a signal comes.
 
@@ -60,6 +66,9 @@ def run(
         manifest: the bundle's.
         sinks: get every set; closed here, whatever happens.
         frames: at most this many sets; None for all.
+        how: what prepares the pictures: the fast kernel, the definition, or the first that works.
+        threads: views that are prepared at once.
+        fit: rectify each camera into the bundle's own view (see `views_for`).
 
     Raises:
         InputError: the source's cameras do not fit the bundle.
@@ -67,7 +76,7 @@ def run(
     watch = _StopWatch()
     count = 0
     with _closing(sinks), _stop_signal() as stop:
-        views = views_for(source.rig, manifest)
+        views = views_for(source.rig, manifest, how=how, threads=threads, fit=fit)
         incoming = iter(source)
         while not stop.is_set() and (frames is None or count < frames):
             with watch.stage("capture"):
@@ -76,10 +85,16 @@ def run(
                 watch.forget("capture")
                 break
             if source.rig is not views.rig:
-                views = views_for(source.rig, manifest)
+                views = views_for(source.rig, manifest, how=how, threads=threads, fit=fit)
             _one(frame_set, views, session, sinks, watch)
             count += 1
-    return RunReport(sets=count, stages=watch.stages(), drops=source.drops, stopped=stop.is_set())
+    return RunReport(
+        sets=count,
+        stages=watch.stages(),
+        drops=source.drops,
+        stopped=stop.is_set(),
+        preparation=views.preparation.name if views.preparation else "",
+    )
 
 
 def _one(

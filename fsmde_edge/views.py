@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from fsmde_edge.bundle import Manifest
 from fsmde_edge.errors import InputError
+from fsmde_edge.fit import fitted_pinholes, refuse_focal, refuse_other_count, world_mask
 from fsmde_edge.frames import FrameSet
 from fsmde_edge.preprocess import own_pinholes, preprocess_set
+from fsmde_edge.preprocessing.prepare import How, Preparation, open_preparation
 from fsmde_edge.rig import Rig, VirtualPinhole
 
 
@@ -22,42 +24,62 @@ class Views:
         rig: the cameras, in ring order.
         pinholes: what each becomes.
         world: bool [V, H, W] at network size, False on the own vehicle.
+        preparation: what makes the network's images; the definition itself if None.
     """
 
     rig: Rig
     pinholes: tuple[VirtualPinhole, ...]
     world: NDArray[np.bool_]
+    preparation: Preparation | None = None
 
     def prepare(self, frame_set: FrameSet) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """The network's input: images uint8 [V, H, W, 3] and focal float32 [V]."""
-        return preprocess_set(frame_set, self.rig, self.pinholes)
+        if self.preparation is None:
+            return preprocess_set(frame_set, self.rig, self.pinholes)
+        for frame, camera in zip(frame_set.frames, self.rig.cameras, strict=False):
+            height, width = frame.image.shape[:2]
+            if (width, height) != (camera.width, camera.height):
+                raise InputError(
+                    f"a picture of camera {camera.name} is {width}x{height}, its calibration is for "
+                    f"{camera.width}x{camera.height}",
+                    where=frame_set.name or None,
+                )
+        pictures = [np.ascontiguousarray(frame.image).reshape(-1) for frame in frame_set.frames]
+        return self.preparation.images(pictures), np.array([p.fx for p in self.pinholes], dtype=np.float32)
 
 
-def views_for(rig: Rig, manifest: Manifest) -> Views:
+def views_for(
+    rig: Rig, manifest: Manifest, *, how: How | None = None, threads: int = 1, fit: bool = False
+) -> Views:
     """Match a rig to a bundle: each camera keeps its own field of view, at network size.
 
     Cameras meet the bundle's views in ring order; their names need not agree.
 
+    Args:
+        rig: the source's cameras.
+        manifest: the bundle's.
+        how: what prepares pictures; None for the definition, bit by bit what `build` calibrated with.
+        threads: views that are prepared at once.
+        fit: rectify each camera into the bundle's own view instead: the picture's edges may be lost.
+
     Raises:
         InputError: another number of cameras, or a focal length that the network is not trusted with.
     """
-    if len(rig) != len(manifest.views):
-        raise InputError(
-            f"the bundle has {len(manifest.views)} views ({', '.join(manifest.cameras)}), the source "
-            f"{len(rig)} cameras ({', '.join(rig.names)})",
-            hint="give a source with as many cameras, or build a bundle for this rig",
-        )
     height, width = manifest.size
-    pinholes = own_pinholes(rig, width, height)
-    for pinhole, view in zip(pinholes, manifest.views, strict=True):
-        low, high = view.fx_range
-        if not low <= pinhole.fx <= high:
-            raise InputError(
-                f"camera {pinhole.name} has a focal length of {pinhole.fx:.0f} network pixels; the bundle's "
-                f"view {view.name} is trusted from {low:.0f} to {high:.0f}",
-                hint="build a bundle with calibration frames of this rig",
-            )
+    if fit:
+        pinholes = fitted_pinholes(rig, manifest)
+        world = np.stack([world_mask(*pair) for pair in zip(rig.cameras, pinholes, strict=True)])
+    else:
+        refuse_other_count(rig, manifest)
+        pinholes = own_pinholes(rig, width, height)
+        for pinhole, view in zip(pinholes, manifest.views, strict=True):
+            refuse_focal(pinhole.name, pinhole.fx, view)
+        world = _squashed_masks(rig, width, height)
+    preparation = None if how is None else open_preparation(rig.cameras, pinholes, how=how, threads=threads)
+    return Views(rig=rig, pinholes=pinholes, world=world, preparation=preparation)
+
+
+def _squashed_masks(rig: Rig, width: int, height: int) -> NDArray[np.bool_]:
     masks = [camera.scaled(width, height).ego_mask for camera in rig.cameras]
     everywhere = np.ones((height, width), dtype=np.bool_)
-    world = np.stack([everywhere if mask is None else mask for mask in masks])
-    return Views(rig=rig, pinholes=pinholes, world=world)
+    return np.stack([everywhere if mask is None else mask for mask in masks])

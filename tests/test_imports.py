@@ -24,7 +24,7 @@ COMPILE_EXTRA = ("torch", "safetensors", "onnxscript", "onnxsim")
 GROUND = {
     "",  # the package itself: its version
     "errors", "files", "rig", "frames", "preprocess", "bundle", "recipes", "progress", "views", "doctor",
-    "golden", "graph", "targets",
+    "fit", "golden", "graph", "preprocessing", "targets",
 }  # fmt: skip
 READERS = {"capture", "datasets", "inference", "student"}
 ROOMS: dict[str, set[str]] = {

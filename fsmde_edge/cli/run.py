@@ -46,6 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "int8", "int8-fp16"))
     add_backend(parser)
+    parser.add_argument(
+        "--fit", action="store_true", help="rectify each camera into the bundle's own view (see: rig fit)"
+    )
+    parser.add_argument(
+        "--preprocess",
+        choices=("auto", "kernel", "definition"),
+        default="auto",
+        help="what resizes and rectifies: a C kernel compiled here, or the (slow) definition in NumPy "
+        "(default: the kernel where it compiles)",
+    )
     parser.add_argument("--allow-failed", action="store_true", help="run a bundle whose gate did not pass")
     parser.add_argument("--seed", type=natural, default=0, help="of the synthetic source")
     add_threads(parser)
@@ -69,9 +79,19 @@ def run(args: argparse.Namespace) -> int:
     print(f"{choice.session.precision} on {choice.session.detail} ({choice.reason})")
     sinks = _sinks(args, bundle)
     with choice.session as session:
-        report = run_loop(source, session, bundle.manifest, sinks, frames=args.frames)
+        report = run_loop(
+            source,
+            session,
+            bundle.manifest,
+            sinks,
+            frames=args.frames,
+            how=args.preprocess,
+            threads=args.threads,
+            fit=args.fit,
+        )
     source.close()
     print(f"{report.sets} frame sets{', stopped by a signal' if report.stopped else ''}")
+    print(f"  prepared by {report.preparation}")
     for name, latency in report.stages.items():
         print(f"  {name:10s} p50 {latency.p50:7.1f} ms  p90 {latency.p90:7.1f} ms  p99 {latency.p99:7.1f} ms")
     drops = {camera: causes for camera, causes in report.drops.items() if any(causes.values())}
