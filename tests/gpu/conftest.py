@@ -56,7 +56,9 @@ def pytest_terminal_summary(terminalreporter) -> None:
     terminalreporter.section("hardware")
     for mark, why_not in MISSING.items():
         ran = {
-            outcome: sum(mark in report.keywords for report in terminalreporter.getreports(outcome))
+            outcome: sum(
+                mark in getattr(report, "keywords", ()) for report in terminalreporter.getreports(outcome)
+            )
             for outcome in ("passed", "failed", "error")
         }
         if any(ran.values()):
