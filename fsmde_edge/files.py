@@ -35,6 +35,11 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def cache_home() -> Path:
+    """Where our caches lie: `$XDG_CACHE_HOME/fsmde-edge`, or ~/.cache/fsmde-edge."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fsmde-edge"
+
+
 def state_home() -> Path:
     """Where programs keep what they made on this machine: $XDG_STATE_HOME, or ~/.local/state.
 

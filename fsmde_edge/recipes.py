@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
 import sys
 import types
@@ -109,6 +110,33 @@ def _strict_loader() -> Any:
             return super().construct_mapping(node, deep)
 
     return StrictLoader
+
+
+def from_json(kind: type[T], text: str, *, version: int, failing: str, where: object) -> T:
+    """Build a dataclass that has a `version` from the JSON of a bundle's file.
+
+    Args:
+        kind: see `from_mapping`.
+        text: JSON.
+        version: the only one that this program reads.
+        failing: how the message begins, as "is not a precision plan".
+        where: the file, for messages.
+
+    Raises:
+        InputError: no JSON, another version, or as `from_mapping`.
+    """
+    try:
+        raw = dict(json.loads(text))
+        if raw.get("version") != version:
+            raise InputError(
+                f"of version {raw.get('version')}, this program reads {version}",
+                hint="build the bundle again",
+            )
+        return from_mapping(kind, raw, where=None)
+    except InputError as error:
+        raise InputError(f"{failing} ({error.what})", where=where, hint=error.hint) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{failing} ({error})", where=where) from error
 
 
 def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: object, inside: str = "") -> T:

@@ -16,8 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from fsmde_edge.evaluation.bench import processor
 from fsmde_edge.files import atomic_write
+from fsmde_edge.inference.machine import processor
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "docs" / "results" / "build.json"

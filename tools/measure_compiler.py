@@ -33,9 +33,9 @@ from fsmde_edge.compiler.search import search_precision
 from fsmde_edge.compiler.trial import Trial, make_trial
 from fsmde_edge.datasets.base import Dataset
 from fsmde_edge.datasets.selection import open_selection, samples_of
-from fsmde_edge.evaluation.bench import processor
 from fsmde_edge.evaluation.gate import GateResult
 from fsmde_edge.files import atomic_write
+from fsmde_edge.inference.machine import processor
 from fsmde_edge.preprocess import own_pinholes
 from fsmde_edge.rig import VirtualPinhole
 from fsmde_edge.targets import load_target

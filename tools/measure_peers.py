@@ -31,11 +31,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fsmde_edge.compiler.aot import build_ahead
 from fsmde_edge.compiler.predict.fusion import fuse
 from fsmde_edge.compiler.prefix import Depths, Tensors, Walk, one_view
-from fsmde_edge.evaluation.bench import processor
-from fsmde_edge.evaluation.gate import Gate, GateResult
+from fsmde_edge.compiler.trial import Trial
+from fsmde_edge.evaluation.gate import GateBudget
 from fsmde_edge.files import atomic_write
-from fsmde_edge.frames import Sample
 from fsmde_edge.graph.model import infer_shapes, load_model, save_model
+from fsmde_edge.inference.machine import processor
 from tools.measure_foreign import quantised_share
 
 if TYPE_CHECKING:
@@ -70,13 +70,11 @@ class Frames:
 
     Attributes:
         calibration: npz of images and focal.
-        samples: of the gate.
-        feeds: their network inputs, one view each.
+        judges: the gate's frames, one view at a time, and what FP32 makes of them.
     """
 
     calibration: Path
-    samples: list[Sample]
-    feeds: list[Tensors]
+    judges: Trial
 
 
 def main() -> int:
@@ -89,8 +87,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model, frames, search = prepare(options.calib, options.data, folder)
-        reference = depths(model, frames)
+        frames, search = prepare(options.calib, options.data, folder)
         rows = []
         for peer in options.only or PEERS:
             out, cost = folder / f"{peer}.onnx", ("-", "-")
@@ -98,7 +95,7 @@ def main() -> int:
                 save_model(search(), out)
             else:
                 cost = quantise(peer, options.peers, folder, frames, out)
-            rows.append(judged(PEERS[peer], out, frames, reference, cost))
+            rows.append(judged(PEERS[peer], out, frames.judges, cost))
             print(" | ".join(rows[-1]), flush=True)
     table = {"title": "INT8 by us and by others", "header": HEADER, "rows": rows}
     record = {"data": f"recipe {options.calib}", "machine": processor(), "tables": [table]}
@@ -106,10 +103,8 @@ def main() -> int:
     return 0
 
 
-def prepare(
-    recipe_name: str, data: Path, folder: Path
-) -> tuple[ModelProto, Frames, Callable[[], ModelProto]]:
-    """The shipped student's FP32 graph, the frames, and our own build with the search."""
+def prepare(recipe_name: str, data: Path, folder: Path) -> tuple[Frames, Callable[[], ModelProto]]:
+    """The shipped student's FP32 graph in the folder; the frames, and our own build with the search."""
     from fsmde_edge.compiler.frames import Survey, batches
     from fsmde_edge.compiler.quantise import Frames as OurFrames
     from fsmde_edge.compiler.quantise import quantise as our_way
@@ -136,6 +131,16 @@ def prepare(
     for sample in samples:
         views, lengths = preprocess_set(sample.frame_set, sample.rig, pinholes)
         feeds += [{"images": views[i : i + 1], "focal": lengths[i : i + 1]} for i in range(len(lengths))]
+    whole = Trial(
+        samples=tuple(samples),
+        feeds=tuple(feeds),
+        reference=Walk(one_view(network.model) or network.model, feeds, threads=1).finish(),
+        budget=GateBudget(),
+        metric=True,
+        disparity=False,
+        max_depth=200.0,
+        threads=1,
+    )
 
     def search() -> ModelProto:
         ours = OurFrames(
@@ -146,7 +151,7 @@ def prepare(
         method = replace(recipe.method, search=True)
         return our_way(network.model, network.kind, ours, method, target, threads=1, say=print).model
 
-    return network.model, Frames(calibration=calibration, samples=samples, feeds=feeds), search
+    return Frames(calibration=calibration, judges=whole), search
 
 
 def quantise(peer: str, python: Path | None, folder: Path, frames: Frames, out: Path) -> tuple[str, str]:
@@ -168,18 +173,13 @@ def quantise(peer: str, python: Path | None, folder: Path, frames: Frames, out: 
     return f"{cost['seconds']:.1f}", f"{cost['peak_mb']:.0f}"
 
 
-def depths(model: ModelProto, frames: Frames) -> Depths:
-    """Depth of every judging view, exact arithmetic."""
-    return Walk(one_view(model) or model, frames.feeds, threads=1).finish()
-
-
-def judged(label: str, file: Path, frames: Frames, reference: Depths, cost: tuple[str, str]) -> list[str]:
+def judged(label: str, file: Path, judges: Trial, cost: tuple[str, str]) -> list[str]:
     """The cells of one quantiser."""
     if not file.is_file():
         return [label, *("-",) * 10, *cost]
     model = infer_shapes(load_model(file))
-    result = gate(frames, reference, depths(model, frames))
-    interval = deviation_interval(frames, reference, depths(model, frames))
+    found = judges.run(model)
+    result, interval = judges.judge(found), deviation_interval(judges, found)
     kernels, build = fuse(model), build_ahead(file)
     change = result.interval or (0.0, 0.0)
     return [
@@ -198,20 +198,11 @@ def judged(label: str, file: Path, frames: Frames, reference: Depths, cost: tupl
     ]
 
 
-def gate(frames: Frames, reference: Depths, found: Depths) -> GateResult:
-    """The gate's numbers."""
-    judge, each = Gate(), len(frames.feeds) // len(frames.samples)
-    for number, sample in enumerate(frames.samples):
-        rows = slice(number * each, (number + 1) * each)
-        judge.add(sample, np.concatenate(reference[rows]), np.concatenate(found[rows]))
-    return judge.result()
-
-
-def deviation_interval(frames: Frames, reference: Depths, found: Depths) -> tuple[float, float]:
+def deviation_interval(judges: Trial, found: Depths) -> tuple[float, float]:
     """95 % bootstrap interval over images of the mean deviation outside the ego masks."""
     means = []
-    cameras = [camera for sample in frames.samples for camera in sample.rig.cameras]
-    for camera, right, other in zip(cameras, reference, found, strict=True):
+    cameras = [camera for sample in judges.samples for camera in sample.rig.cameras]
+    for camera, right, other in zip(cameras, judges.reference, found, strict=True):
         mask = camera.scaled(right.shape[2], right.shape[1]).ego_mask
         error: NDArray[Any] = np.abs(other[0] - right[0]) / right[0]
         means.append(float(error[mask].mean() if mask is not None else error.mean()))

@@ -28,7 +28,7 @@ from fsmde_edge.graph.model import (
     model_bytes,
     tensor_types,
 )
-from fsmde_edge.recipes import from_mapping
+from fsmde_edge.recipes import from_json
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -139,20 +139,7 @@ class Ranges:
         Errors:
             InputError: no ranges, or of a newer version.
         """
-        try:
-            raw = dict(json.loads(text))
-            if raw.get("version") != VERSION:
-                raise InputError(
-                    f"of version {raw.get('version')}, this program reads {VERSION}",
-                    hint="build the bundle again",
-                )
-            return from_mapping(cls, raw, where=None)
-        except InputError as error:
-            raise InputError(
-                f"holds no calibration ranges ({error.what})", where=where, hint=error.hint
-            ) from error
-        except (ValueError, TypeError, RecursionError) as error:
-            raise InputError(f"holds no calibration ranges ({error})", where=where) from error
+        return from_json(cls, text, version=VERSION, failing="holds no calibration ranges", where=where)
 
     def save(self, path: Path) -> None:
         """Write ranges.json, whole or not at all."""

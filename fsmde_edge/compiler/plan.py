@@ -53,7 +53,7 @@ from fsmde_edge.graph.structure import (
     moved_inputs,
     pooled_tensors,
 )
-from fsmde_edge.recipes import from_mapping
+from fsmde_edge.recipes import from_json
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -141,20 +141,7 @@ class Plan:
         Errors:
             InputError: no plan, or one of a newer version.
         """
-        try:
-            raw = dict(json.loads(text))
-            if raw.get("version") != VERSION:
-                raise InputError(
-                    f"of version {raw.get('version')}, this program reads {VERSION}",
-                    hint="build the bundle again",
-                )
-            return from_mapping(cls, raw, where=None)
-        except InputError as error:
-            raise InputError(
-                f"is not a precision plan ({error.what})", where=where, hint=error.hint
-            ) from error
-        except (ValueError, TypeError, RecursionError) as error:
-            raise InputError(f"is not a precision plan ({error})", where=where) from error
+        return from_json(cls, text, version=VERSION, failing="is not a precision plan", where=where)
 
     def save(self, path: Path) -> None:
         """Write plan.json, whole or not at all."""

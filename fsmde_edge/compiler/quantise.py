@@ -166,11 +166,15 @@ def quantise(
         say(f"calibrator {options.calibrator} of {len(calibrators)}, by depth error")
     what = Reconstruction(rounding=method.learn_rounding, bias=method.correct_bias)
 
+    finished: dict[Plan, ModelProto] = {}  # the search has finished the plan that it chose
+
     def finish(lowered: ModelProto, plan: Plan) -> ModelProto:
         if not (what.rounding or what.bias):
             return lowered
-        feeds = (trial or trial_of(model)).feeds
-        return reconstruct(model, lowered, plan, feeds, what, threads=threads)
+        if plan not in finished:
+            feeds = (trial or trial_of(model)).feeds
+            finished[plan] = reconstruct(model, lowered, plan, feeds, what, threads=threads)
+        return finished[plan]
 
     search = None
     if method.search:

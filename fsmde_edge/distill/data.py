@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from fsmde_edge.distill.augment import SKY, Views
 from fsmde_edge.distill.recipe import StreetsRecipe
 from fsmde_edge.errors import DeviceError, InputError
-from fsmde_edge.files import atomic_write, check_writable
+from fsmde_edge.files import atomic_write, cache_home, check_writable
 from fsmde_edge.frames import Sample
 from fsmde_edge.progress import progress
 from fsmde_edge.rig import Camera
@@ -103,8 +102,7 @@ def open_store(recipe: StreetsRecipe, *, data_seed: int, cache: Path, workers: i
 
 def default_cache() -> Path:
     """`$XDG_CACHE_HOME/fsmde-edge/training`."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "fsmde-edge" / "training"
+    return cache_home() / "training"
 
 
 def _whole(shard: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], Any, Any] | None:

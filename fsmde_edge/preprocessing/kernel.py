@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsmde_edge.errors import DeviceError, FsmdeError
-from fsmde_edge.files import atomic_file, make_folder
+from fsmde_edge.files import atomic_file, cache_home, make_folder
 
 if TYPE_CHECKING:
     from fsmde_edge.preprocessing.tables import Down
@@ -74,7 +74,7 @@ def load_kernel() -> Kernel:
     version = _run((compiler, "--version")).splitlines()[0].strip()
     content = SOURCE.read_bytes()
     identity = "\n".join((version, *_FLAGS, platform.machine(), _processor())).encode()
-    folder = _cache_home() / "kernels"
+    folder = cache_home() / "kernels"
     path = folder / f"prepare-{hashlib.sha256(content + identity).hexdigest()[:24]}.so"
     if not path.is_file():
         _compile(compiler, path)
@@ -146,10 +146,6 @@ def _refuse_foreign(path: Path) -> None:
             raise DeviceError(
                 "belongs to or may be written by somebody else", where=part, hint="remove it and run again"
             )
-
-
-def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fsmde-edge"
 
 
 def _processor() -> str:

@@ -23,6 +23,11 @@ def options(small_recipe, small_checkpoint, out, **changes):
     return dataclasses.replace(given, **changes)
 
 
+def command(small_recipe, small_checkpoint) -> list[str]:
+    files = ["--checkpoint", str(small_checkpoint), "--calib", str(small_recipe)]
+    return ["build", *files, "--threads", "1"]
+
+
 def test_the_same_inputs_give_the_same_bytes(small_bundle, small_recipe, small_checkpoint, tmp_path):
     again = tmp_path / "again"
     build(options(small_recipe, small_checkpoint, again), lambda _: None)
@@ -111,15 +116,7 @@ def test_what_the_user_keeps_in_float_stays_float_and_the_report_says_what_the_s
     small_recipe, small_checkpoint, tmp_path, capsys
 ):
     out = tmp_path / "bundle"
-    arguments = [
-        "build",
-        "--checkpoint",
-        str(small_checkpoint),
-        "--calib",
-        str(small_recipe),
-        "--threads",
-        "1",
-    ]
+    arguments = command(small_recipe, small_checkpoint)
     assert main([*arguments, "--keep-float", "student.encoder.layer1.*", "--out", str(out)]) == 0
     assert "in half precision:" in capsys.readouterr().out
     plan = json.loads((out / "plan.json").read_text())
@@ -133,15 +130,7 @@ def test_what_the_user_keeps_in_float_stays_float_and_the_report_says_what_the_s
 
 def test_without_the_search_there_is_no_report_of_one(small_recipe, small_checkpoint, tmp_path, capsys):
     out = tmp_path / "bundle"
-    arguments = [
-        "build",
-        "--checkpoint",
-        str(small_checkpoint),
-        "--calib",
-        str(small_recipe),
-        "--threads",
-        "1",
-    ]
+    arguments = command(small_recipe, small_checkpoint)
     assert main([*arguments, "--no-search", "--out", str(out)]) == 0
     assert "in half precision:" not in capsys.readouterr().out
     assert not (out / "reports" / "precision.html").exists()
