@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-MAX_ZOOM = 1.6
-VERTICAL_SHIFT = 0.06
+from fsmde_edge.distill.recipe import AugmentRecipe
+
 SKY = -1.0
 """Marks sky in a map of true depth."""
 
@@ -31,18 +31,18 @@ class Views(NamedTuple):
     focal: Tensor
 
 
-def augment(views: Views, generator: torch.Generator) -> Views:
+def augment(views: Views, recipe: AugmentRecipe, generator: torch.Generator) -> Views:
     """Mirror, zoom with crop, and colour, every view on its own draw."""
-    return _recolour(_reframe(views, generator), generator)
+    return _recolour(_reframe(views, recipe, generator), generator)
 
 
-def _reframe(views: Views, generator: torch.Generator) -> Views:
+def _reframe(views: Views, recipe: AugmentRecipe, generator: torch.Generator) -> Views:
     count = len(views.focal)
-    zoom = 1 + (MAX_ZOOM - 1) * _uniform(generator, count).square()
+    zoom = 1 + (recipe.zoom - 1) * _uniform(generator, count).square()
     mirror = torch.where(_uniform(generator, count) < 0.5, -1.0, 1.0)
     slack = 1 - 1 / zoom
     right = (2 * _uniform(generator, count) - 1) * slack
-    down = torch.clamp((2 * _uniform(generator, count) - 1) * VERTICAL_SHIFT, -1, 1) * torch.sign(slack)
+    down = (2 * _uniform(generator, count) - 1) * recipe.vertical_shift
     down = torch.minimum(torch.maximum(down, -slack), slack)
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 0, 2] = mirror / zoom, right

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,24 @@ class StreetsRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentRecipe:
+    """How widely a view's framing is drawn. Near the defaults' ends a network sees every camera; near 1 and 0
+    it learns where the horizon of the rigs in its data lies.
+
+    Attributes:
+        zoom: the most that a crop magnifies; 1 = never.
+        vertical_shift: the most that a crop moves up or down, as a share of half the height.
+    """
+
+    zoom: float = 1.6
+    vertical_shift: float = 0.06
+
+    def __post_init__(self) -> None:
+        _within(self, 1, 8, "zoom")
+        _within(self, 0, 1, "vertical_shift")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRecipe:
     """A supervised training run.
 
@@ -62,6 +80,7 @@ class TrainRecipe:
         silog_lambda: share of the mean log error that the loss forgives (0 none, 1 scale-invariant).
         relative_weight: of the mean relative error, beside SILog.
         sky_weight: of the loss that keeps the sky far.
+        augment: how widely framing is drawn.
         ema: decay of the averaged weights that are saved.
         seed: of weights, batches and augmentation; data has its own.
         data_seed: of the rendered scenes.
@@ -84,6 +103,7 @@ class TrainRecipe:
     silog_lambda: float = 0.85
     relative_weight: float = 0.0
     sky_weight: float = 0.1
+    augment: AugmentRecipe = field(default_factory=AugmentRecipe)
     ema: float = 0.999
     seed: int = 0
     data_seed: int = 0

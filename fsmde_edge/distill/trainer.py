@@ -144,7 +144,7 @@ def _freeze_norm(student: Student) -> None:
 def _augmented(recipe: TrainRecipe, stores: tuple[ViewStore, ...], *, step: int) -> Views:
     """The batch of one step, from seed and step alone."""
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-    return augment(draw_batch(stores, seed=recipe.seed, step=step), generator)
+    return augment(draw_batch(stores, seed=recipe.seed, step=step), recipe.augment, generator)
 
 
 def _groups(student: Student, weight_decay: float) -> Iterator[dict[str, object]]:

@@ -13,6 +13,18 @@ from fsmde_edge.student.decoder import Decoder
 from fsmde_edge.student.encoder import PIXEL_CENTRE, PIXEL_SCALE, ResNetEncoder
 
 
+class Features(NamedTuple):
+    """What the student sees in a batch of views, before the bin head.
+
+    Attributes:
+        encoder: at 1/4, 1/8, 1/16 and 1/32 of the picture.
+        decoder: [N, C, H / 4, W / 4].
+    """
+
+    encoder: tuple[Tensor, Tensor, Tensor, Tensor]
+    decoder: Tensor
+
+
 class Prediction(NamedTuple):
     """What the student says of a batch of views.
 
@@ -48,8 +60,16 @@ class Student(nn.Module):
             pictures: float [N, 3, H, W], RGB in 0..255; H and W multiples of 32.
             focal: float [N], fx in pixels of these pictures.
         """
-        features = self.encoder((pictures - PIXEL_CENTRE) * (1 / PIXEL_SCALE))
-        bins = self.head(self.decoder(features), features[3])
+        return self.predict(self.features(pictures), focal)
+
+    def features(self, pictures: Tensor) -> Features:
+        """Features of pictures as `forward` takes them."""
+        encoder = self.encoder((pictures - PIXEL_CENTRE) * (1 / PIXEL_SCALE))
+        return Features(encoder, self.decoder(encoder))
+
+    def predict(self, features: Features, focal: Tensor) -> Prediction:
+        """Depth from features; `focal` as in `forward`."""
+        bins = self.head(features.decoder, features.encoder[3])
         # Inverse depth, so that a near thing's edge before the sky stays near: halfway between 5 m and
         # 250 m lie 10 m, not 127 m.
         inverse = functional.interpolate(1 / bins.depth, scale_factor=4, mode="bilinear", align_corners=False)

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsmde_edge.distill import data
-from fsmde_edge.distill.augment import MAX_ZOOM, SKY, Views, _reframe, augment
+from fsmde_edge.distill.augment import SKY, Views, _reframe, augment
 from fsmde_edge.distill.command import TrainOptions, train_student
 from fsmde_edge.distill.data import DEPTH_STEPS, SKY_STORED, ViewStore, draw_batch, open_store
 from fsmde_edge.distill.losses import SKY_BEYOND, silog, sky_hinge
-from fsmde_edge.distill.recipe import StreetsRecipe, TrainRecipe
+from fsmde_edge.distill.recipe import AugmentRecipe, StreetsRecipe, TrainRecipe
 from fsmde_edge.distill.trainer import learning_rate, train
 from fsmde_edge.errors import DeviceError, InputError, OutputError
 from fsmde_edge.student import config
@@ -84,9 +84,9 @@ def column_views(count=6):
 @given(st.integers(0, 2**31))
 def test_zoom_and_mirror_keep_depth_true_for_the_new_focal_length(seed):
     before = column_views()
-    after = _reframe(before, torch.Generator().manual_seed(seed))
+    after = _reframe(before, AugmentRecipe(zoom=1.5), torch.Generator().manual_seed(seed))
     zoom = (after.focal / before.focal).numpy()
-    assert ((zoom >= 1) & (zoom <= MAX_ZOOM)).all()
+    assert ((zoom >= 1) & (zoom <= 1.5)).all()
     for i in range(len(zoom)):
         came_from = after.pictures[i, 0].numpy()
         inner = came_from[:, 8:-8]
@@ -102,20 +102,28 @@ def test_zoom_and_mirror_keep_depth_true_for_the_new_focal_length(seed):
 
 
 def test_both_mirrorings_and_many_zooms_are_drawn():
-    after = _reframe(column_views(64), torch.Generator().manual_seed(0))
+    after = _reframe(column_views(64), AugmentRecipe(), torch.Generator().manual_seed(0))
     rising = after.pictures[:, 0, 16, 40] > after.pictures[:, 0, 16, 20]
     assert 10 < int(rising.sum()) < 54
     assert len(torch.unique(after.focal)) > 32
 
 
+def test_a_recipe_may_leave_the_framing_alone():
+    views = column_views()
+    after = _reframe(views, AugmentRecipe(zoom=1, vertical_shift=0.5), torch.Generator().manual_seed(3))
+    assert torch.equal(after.focal, views.focal)
+    for got, was in zip(after.pictures, views.pictures, strict=True):
+        assert torch.allclose(got, was, atol=1e-3) or torch.allclose(got, was.flip(-1), atol=1e-3)
+
+
 def test_colours_change_and_geometry_does_not():
     views = column_views()
-    first, again = (augment(views, torch.Generator().manual_seed(5)) for _ in range(2))
+    first, again = (augment(views, AugmentRecipe(), torch.Generator().manual_seed(5)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert first.pictures.shape == views.pictures.shape
     assert float(first.pictures.min()) >= 0
     assert float(first.pictures.max()) <= 255
-    plain = _reframe(views, torch.Generator().manual_seed(5))
+    plain = _reframe(views, AugmentRecipe(), torch.Generator().manual_seed(5))
     assert torch.equal(first.truth, plain.truth)
     assert torch.equal(first.focal, plain.focal)
 
