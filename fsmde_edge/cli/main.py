@@ -26,7 +26,8 @@ COMMANDS = {
     "cameras": "list the cameras that are plugged in, what they give, and who could be who in a rig",
     "rig": "make a rig file, fit a rig to a bundle, draw what it sees",
     "doctor": "show what this machine has, and what to install",
-    "train": "train a student on synthetic streets",
+    "train": "train a student on LiDAR alone",
+    "distill": "train a student with a teacher: a depth foundation model, or a larger student",
     "synth": "write synthetic streets as a data set in the DGP layout",
 }
 

@@ -1,4 +1,4 @@
-"""fsmde-edge train: a student, supervised on synthetic streets."""
+"""fsmde-edge train: a student, supervised."""
 
 from __future__ import annotations
 
@@ -15,24 +15,39 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `train`."""
+    """Options of `train` and `distill`."""
     parser.add_argument(
-        "recipe",
-        metavar="RECIPE",
-        help="a YAML file, or a shipped name: tiny-streets-wide, tiny-streets-narrow, tiny-streets",
+        "recipe", metavar="RECIPE", help="a YAML file, or a shipped name (an unknown name lists them)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="state, log and student")
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="rendered scenes (default: the user's cache)"
+        "--data-root",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="what the recipe's paths of recordings are relative to (default: here)",
     )
     parser.add_argument(
-        "--render-workers", type=positive, metavar="N", help="processes that render (all cores)"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="prepared frame sets and teachers' outputs (default: the user's cache)",
+    )
+    parser.add_argument(
+        "--render-workers", type=positive, metavar="N", help="processes that prepare frame sets (all cores)"
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the student trains (default: CUDA where there is one)",
     )
     add_threads(parser)
+    parser.set_defaults(taught=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Render what is missing, train or go on, write student.safetensors."""
+    """Prepare what is missing, train or go on, write student.safetensors."""
     from fsmde_edge.errors import MissingExtra
 
     try:
@@ -40,15 +55,17 @@ def run(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", extra="compile", why="training") from error
 
-    path = train_student(
+    train_student(
         TrainOptions(
             recipe=args.recipe,
             out=args.out,
+            data_root=args.data_root,
             cache=args.cache,
             render_workers=args.render_workers or args.threads,
             threads=args.threads,
+            device=args.device,
+            taught=args.taught,
         ),
         print,
     )
-    print(f"student: {path}")
     return 0

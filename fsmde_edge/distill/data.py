@@ -1,188 +1,197 @@
-"""Rendered training views on disk: made once, in resumable shards, read as memory maps."""
+"""What a recipe trains on: rendered streets and recordings, brought to network size once."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import signal
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from fsmde_edge.distill.augment import SKY, Views
-from fsmde_edge.distill.recipe import StreetsRecipe
-from fsmde_edge.errors import DeviceError, InputError
-from fsmde_edge.files import atomic_write, cache_home, check_writable
-from fsmde_edge.frames import Sample
-from fsmde_edge.progress import progress
-from fsmde_edge.rig import Camera
+from fsmde_edge.datasets.base import Dataset
+from fsmde_edge.datasets.selection import open_selection
+from fsmde_edge.distill.recipe import RecordingRecipe, SourceRecipe, StreetsRecipe, TrainRecipe
+from fsmde_edge.distill.shards import Row, SetStore, Source, open_store, stored_depth
+from fsmde_edge.errors import InputError
+from fsmde_edge.evaluation.protocols import moved_down
+from fsmde_edge.preprocess import own_pinholes, preprocess_set
 
-_ENDINGS = (".images.npy", ".depth.npy", ".focal.npy")
-SETS_PER_SHARD = 16
-DEPTH_STEPS = 256
-"""Depth is stored as uint16 in 1/256 m; 0 = no return, the largest value = sky."""
-
-SKY_STORED = 65535
 FARTHEST = 250.0
 """Metres: what is farther than the LiDAR reaches counts as sky."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ViewStore:
-    """Frame sets of one picture size.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streets:
+    """Synthetic streets of the train split: LiDAR depth, and the sky, which a renderer knows."""
 
-    Attributes:
-        images: per shard, uint8 [sets, V, H, W, 3].
-        depth: per shard, uint16 [sets, V, H, W].
-        focal: float32 [all sets, V].
-        sets_per_batch, share: as in the recipe.
-    """
+    recipe: StreetsRecipe
+    data_seed: int
 
-    images: tuple[NDArray[np.uint8], ...]
-    depth: tuple[NDArray[np.uint16], ...]
-    focal: NDArray[np.float32]
-    sets_per_batch: int
-    share: float
+    @property
+    def key(self) -> str:
+        """Of what changes a rendered set: more scenes only add to fewer."""
+        from fsmde_edge.datasets.synthetic import RENDERER_VERSION
+
+        what = {**_told(self.recipe, but=("scenes",)), "data_seed": self.data_seed}
+        return _key("streets", self.size, {**what, "renderer": RENDERER_VERSION})
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.recipe.size
 
     def __len__(self) -> int:
-        return len(self.focal)
+        return self.recipe.scenes * self.recipe.samples_per_scene
 
-    def batch(self, indices: NDArray[np.int64]) -> Views:
-        """These frame sets as one batch of views."""
-        where = [divmod(int(i), SETS_PER_SHARD) for i in indices]
-        images = np.concatenate([self.images[shard][row] for shard, row in where])
-        depth = np.concatenate([self.depth[shard][row] for shard, row in where])
-        return Views(
-            torch.from_numpy(images).permute(0, 3, 1, 2).float(),
-            torch.from_numpy(np.where(depth == SKY_STORED, SKY, depth / np.float32(DEPTH_STEPS))),
-            torch.from_numpy(np.concatenate([self.focal[int(i)] for i in indices])),
+    def name(self, index: int) -> str:
+        """Seed and number."""
+        return f"synthetic-train-{self.data_seed}/{index}"
+
+    def rows(self, indices: range) -> Iterator[Row]:
+        """Rendered sets."""
+        from fsmde_edge.datasets.synthetic import SyntheticStreets
+
+        streets = SyntheticStreets(
+            "train",
+            scenes=self.recipe.scenes,
+            samples_per_scene=self.recipe.samples_per_scene,
+            width=self.size[1],
+            height=self.size[0],
+            seed=self.data_seed,
+            rig_spread=self.recipe.rig_spread,
         )
+        for index in indices:
+            sample = streets[index]
+            dense = streets.dense_depth(index)
+            depth = [
+                stored_depth(
+                    sample.depth[camera.name],
+                    sky=(dense[camera.name] == 0) | (dense[camera.name] > FARTHEST),
+                    world=camera.ego_mask,
+                )
+                for camera in sample.rig.cameras
+            ]
+            yield Row(
+                np.stack([frame.image for frame in sample.frame_set.frames]),
+                np.stack(depth),
+                np.stack([camera.intrinsics for camera in sample.rig.cameras]).astype(np.float32),
+                np.stack([camera.camera_to_vehicle for camera in sample.rig.cameras]).astype(np.float32),
+            )
 
 
-def draw_batch(stores: tuple[ViewStore, ...], *, seed: int, step: int) -> Views:
-    """The batch of one step: depends on seed and step alone, so that a resumed run sees the same."""
-    random = np.random.default_rng((seed, step))
-    share = np.array([store.share for store in stores])
-    store = stores[int(random.choice(len(stores), p=share / share.sum()))]
-    return store.batch(random.integers(0, len(store), size=store.sets_per_batch))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """Frames of a data set on disk (DDAD, nuScenes); where its sky is, LiDAR does not say."""
+
+    recipe: RecordingRecipe
+    root: Path
+
+    @property
+    def key(self) -> str:
+        """Of the selection and of which samples it finds; a data set that changes in place is not seen."""
+        return _key("recording", self.size, {**_told(self.recipe), "samples": self._dataset().sample_names})
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.recipe.size
+
+    def __len__(self) -> int:
+        return len(self._dataset())
+
+    def name(self, index: int) -> str:
+        """The data set's own name of a sample."""
+        return self._dataset().sample_names[index]
+
+    def rows(self, indices: range) -> Iterator[Row]:
+        """Samples at network size."""
+        dataset = self._dataset()
+        height, width = self.size
+        for index in indices:
+            sample = dataset[index]
+            pinholes = own_pinholes(sample.rig, width, height)
+            far = self.recipe.frames.max_depth
+            depth = []
+            for camera in sample.rig.cameras:
+                if camera.name not in sample.depth:
+                    raise InputError(f"camera {camera.name} has no LiDAR", where=sample.frame_set.name)
+                metres = moved_down(sample.depth[camera.name], self.size)
+                mask = camera.scaled(width, height).ego_mask
+                near = np.where(metres < far, metres, np.float32(0))
+                depth.append(stored_depth(near, sky=None, world=mask))
+            yield Row(
+                preprocess_set(sample.frame_set, sample.rig, pinholes)[0],
+                np.stack(depth),
+                np.stack([pinhole.intrinsics for pinhole in pinholes]).astype(np.float32),
+                np.stack([camera.camera_to_vehicle for camera in sample.rig.cameras]).astype(np.float32),
+            )
+
+    def _dataset(self) -> Dataset:
+        return open_selection(self.recipe.frames, size=self.size, root=self.root)
 
 
-def open_store(recipe: StreetsRecipe, *, data_seed: int, cache: Path, workers: int) -> ViewStore:
-    """Render what is missing, then open.
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSet:
+    """All that a recipe trains on.
+
+    Attributes:
+        stores: one a source.
+        sources: their shares and batch sizes.
+    """
+
+    stores: tuple[SetStore, ...]
+    sources: tuple[SourceRecipe, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.stores))
+
+    def draw(self, *, seed: int, step: int) -> Draw:
+        """The global batch of one step.
+
+        It depends on seed and step alone: a resumed run sees the same, and so do several processes, which
+        each take a part of it.
+        """
+        random = np.random.default_rng((seed, step))
+        share = np.array([source.share for source in self.sources])
+        which = int(random.choice(len(self.stores), p=share / share.sum()))
+        store = self.stores[which]
+        picked = random.integers(0, len(store), size=self.sources[which].sets_per_batch)
+        return Draw(store, tuple(int(i) for i in picked))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draw:
+    """Which frame sets make a batch."""
+
+    store: SetStore
+    indices: tuple[int, ...]
+
+
+def open_training_set(recipe: TrainRecipe, *, root: Path, cache: Path, workers: int) -> TrainingSet:
+    """Make what is missing of a recipe's data, then open it.
 
     Args:
-        recipe: which scenes, at which size.
-        data_seed: of the scenes.
-        cache: folder for rendered shards.
-        workers: processes that render.
+        recipe: names the sources.
+        root: folder that paths of recordings are relative to.
+        cache: folder of prepared frame sets.
+        workers: processes that prepare.
+
+    Raises:
+        InputError: a recording is missing or cannot be used.
     """
-    folder = cache / _key(recipe, data_seed)
-    sets = recipe.scenes * recipe.samples_per_scene
-    starts = range(0, sets, SETS_PER_SHARD)
-    shards = [folder / f"{start:06d}-{min(SETS_PER_SHARD, sets - start):02d}" for start in starts]
-    missing = [shard for shard in shards if _whole(shard, recipe.size) is None]
-    if missing:
-        check_writable(missing[0].with_suffix(".focal.npy"))
-        _render([(recipe, data_seed, shard) for shard in missing], workers)
-    found = [(shard, _whole(shard, recipe.size)) for shard in shards]
-    for shard, arrays in found:
-        if arrays is None:
-            raise InputError("is no rendered shard", where=shard, hint="remove that folder and run again")
-    images, depth, focal = zip(*(arrays for _, arrays in found if arrays is not None), strict=True)
-    return ViewStore(images, depth, np.concatenate(focal), recipe.sets_per_batch, recipe.share)
+    streets: list[Source] = [Streets(recipe=s, data_seed=recipe.data_seed) for s in recipe.streets]
+    recordings: list[Source] = [Recording(recipe=r, root=root) for r in recipe.recordings]
+    stores = tuple(open_store(source, cache=cache, workers=workers) for source in (*streets, *recordings))
+    return TrainingSet(stores, (*recipe.streets, *recipe.recordings))
 
 
-def default_cache() -> Path:
-    """`$XDG_CACHE_HOME/fsmde-edge/training`."""
-    return cache_home() / "training"
+def _told(recipe: SourceRecipe, but: tuple[str, ...] = ()) -> Mapping[str, object]:
+    """What of a source's recipe changes its frame sets."""
+    return {k: v for k, v in asdict(recipe).items() if k not in ("share", "sets_per_batch", *but)}
 
 
-def _whole(shard: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], Any, Any] | None:
-    """A shard's images, depth and focal lengths as memory maps; None where it is missing or broken."""
-    try:
-        images, depth, focal = (
-            np.load(shard.with_suffix(ending), mmap_mode="r", allow_pickle=False) for ending in _ENDINGS
-        )
-    except Exception:  # broken bytes lead the reader anywhere; it is rendered again
-        return None
-    views = (int(shard.name.split("-")[1]), focal.shape[-1] if focal.ndim else 0)
-    kinds = tuple((array.shape, array.dtype) for array in (images, depth, focal))
-    wanted = (((*views, *size, 3), np.uint8), ((*views, *size), np.uint16), (views, np.float32))
-    return (images, depth, focal) if kinds == wanted else None
-
-
-def _render(jobs: list[tuple[StreetsRecipe, int, Path]], workers: int) -> None:
-    """Render shards in processes of their own; Ctrl-C is the parent's to tell, and loses no whole shard."""
-    pool = ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
-    try:
-        for _ in progress(pool.map(_render_shard, jobs), total=len(jobs), what="rendering scenes"):
-            pass
-    except BrokenProcessPool as error:
-        raise DeviceError(
-            "a process that rendered was killed, perhaps for want of memory",
-            hint="run again with fewer --render-workers; what is rendered is kept",
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _render_shard(job: tuple[StreetsRecipe, int, Path]) -> None:
-    recipe, data_seed, shard = job
-    start, count = map(int, shard.name.split("-"))
-    rendered = list(_rendered(recipe, data_seed, range(start, start + count)))
-    images, depth, focal = (np.stack(part) for part in zip(*rendered, strict=True))
-    for ending, array in zip(_ENDINGS, (images, depth, focal), strict=True):
-        buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=False)
-        atomic_write(shard.with_suffix(ending), buffer.getvalue())
-
-
-def _rendered(
-    recipe: StreetsRecipe, data_seed: int, indices: range
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.float32]]]:
-    from fsmde_edge.datasets.synthetic import SyntheticStreets
-
-    height, width = recipe.size
-    streets = SyntheticStreets(
-        "train",
-        scenes=recipe.scenes,
-        samples_per_scene=recipe.samples_per_scene,
-        width=width,
-        height=height,
-        seed=data_seed,
-        rig_spread=recipe.rig_spread,
-    )
-    for index in indices:
-        sample = streets[index]
-        images = np.stack([frame.image for frame in sample.frame_set.frames])
-        dense = streets.dense_depth(index)
-        stored = np.stack([_stored(sample, camera, dense[camera.name]) for camera in sample.rig.cameras])
-        focal = np.array([camera.intrinsics[0, 0] for camera in sample.rig.cameras], dtype=np.float32)
-        yield images, stored, focal
-
-
-def _stored(sample: Sample, camera: Camera, dense: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """LiDAR returns and sky; neither on the own car, which hides the world behind it."""
-    steps = np.clip(np.round(sample.depth[camera.name] * DEPTH_STEPS), 0, SKY_STORED - 1).astype(np.uint16)
-    sky = (dense == 0) | (dense > FARTHEST)
-    stored = np.where(sky, np.uint16(SKY_STORED), steps)
-    return stored if camera.ego_mask is None else np.where(camera.ego_mask, stored, np.uint16(0))
-
-
-def _key(recipe: StreetsRecipe, data_seed: int) -> str:
-    from fsmde_edge.datasets.synthetic import RENDERER_VERSION
-
-    what = {**asdict(recipe), "data_seed": data_seed, "renderer": RENDERER_VERSION}
-    # More scenes only add to fewer: what is rendered already serves.
-    for irrelevant in ("scenes", "share", "sets_per_batch"):
-        del what[irrelevant]
+def _key(kind: str, size: tuple[int, int], what: Mapping[str, object]) -> str:
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-    return f"streets-{recipe.size[0]}x{recipe.size[1]}-{digest}"
+    return f"{kind}-{size[0]}x{size[1]}-{digest}"

@@ -8,14 +8,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from fsmde_edge.datasets.selection import MOST_SETS
+from fsmde_edge.datasets.selection import MOST_SETS, Selection
+from fsmde_edge.distill.limits import SMALLEST, within
+from fsmde_edge.distill.methods.recipe import METHODS, MethodRecipe
+from fsmde_edge.distill.teachers.recipe import TeacherRecipe
 from fsmde_edge.errors import InputError
 from fsmde_edge.recipes import from_mapping, read_yaml, refuse_size
-
-SMALLEST = 1e-12
-"""What must be above zero is at least this."""
 
 LARGEST_SEED = 2**32 - 1
 
@@ -42,44 +42,88 @@ class StreetsRecipe:
 
     def __post_init__(self) -> None:
         refuse_size(self.size)
-        _within(self, 1, MOST_SETS, "scenes", "samples_per_scene", "sets_per_batch")
-        _within(self, SMALLEST, math.inf, "share")
-        _within(self, 0, math.inf, "rig_spread")
+        within(self, 1, MOST_SETS, "scenes", "samples_per_scene", "sets_per_batch")
+        within(self, SMALLEST, math.inf, "share")
+        within(self, 0, math.inf, "rig_spread")
         if self.scenes * self.samples_per_scene > MOST_SETS:
             raise InputError(f"more than {MOST_SETS} frame sets in one source", hint="write fewer scenes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AugmentRecipe:
-    """How widely a view's framing is drawn. Near the defaults' ends a network sees every camera; near 1 and 0
-    it learns where the horizon of the rigs in its data lies.
+class RecordingRecipe:
+    """Frames of a data set on disk.
 
     Attributes:
+        frames: which; paths are relative to the data root.
+        size, share, sets_per_batch: as in `StreetsRecipe`.
+    """
+
+    frames: Selection
+    size: tuple[int, int]
+    share: float = 1.0
+    sets_per_batch: int = 4
+
+    def __post_init__(self) -> None:
+        refuse_size(self.size)
+        within(self, 1, MOST_SETS, "sets_per_batch")
+        within(self, SMALLEST, math.inf, "share")
+        if self.frames.path is None:
+            raise InputError("a recording needs a path", hint="write synthetic streets under streets")
+
+
+SourceRecipe: TypeAlias = StreetsRecipe | RecordingRecipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentRecipe:
+    """How widely a frame set's looks are drawn.
+
+    Attributes:
+        each_view: every view draws on its own, mirrored in place: more variety for a network that sees one
+            view, but views of a set no longer fit together. Otherwise one draw serves the whole rig.
         zoom: the most that a crop magnifies; 1 = never.
         vertical_shift: the most that a crop moves up or down, as a share of half the height.
     """
 
+    each_view: bool = False
     zoom: float = 1.6
     vertical_shift: float = 0.06
 
     def __post_init__(self) -> None:
-        _within(self, 1, 8, "zoom")
-        _within(self, 0, 1, "vertical_shift")
+        within(self, 1, 8, "zoom")
+        within(self, 0, 1, "vertical_shift")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelsRecipe:
+    """How much of the ground truth the student sees; a teacher sees every picture.
+
+    Attributes:
+        points: share of the LiDAR returns of each view that count.
+        scenes: share of the frame sets that have any.
+    """
+
+    points: float = 1.0
+    scenes: float = 1.0
+
+    def __post_init__(self) -> None:
+        within(self, SMALLEST, 1, "points", "scenes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRecipe:
-    """A supervised training run.
+    """A training run, supervised alone or with a teacher.
 
     Attributes:
         version: of this file format; 1.
         student: a name in `STUDENTS`.
-        streets: the rendered data, one entry a picture size.
+        streets: rendered data, one entry a picture size.
+        recordings: frames of data sets on disk.
+        labels: how much of the ground truth counts.
+        teacher: whose knowledge the student gets; None for none.
+        method: how it gets it, beside the supervised loss.
         steps: optimiser steps.
         learning_rate, warmup, weight_decay, clip: AdamW with linear warm-up (steps) and cosine decay.
-        silog_lambda: share of the mean log error that the loss forgives (0 none, 1 scale-invariant).
-        relative_weight: of the mean relative error, beside SILog.
-        sky_weight: of the loss that keeps the sky far.
         augment: how widely framing is drawn.
         ema: decay of the averaged weights that are saved.
         seed: of weights, batches and augmentation; data has its own.
@@ -94,15 +138,16 @@ class TrainRecipe:
 
     version: int
     student: str
-    streets: tuple[StreetsRecipe, ...]
     steps: int
+    streets: tuple[StreetsRecipe, ...] = ()
+    recordings: tuple[RecordingRecipe, ...] = ()
+    labels: LabelsRecipe = field(default_factory=LabelsRecipe)
+    teacher: TeacherRecipe | None = None
+    method: MethodRecipe = field(default_factory=MethodRecipe)
     learning_rate: float = 1e-3
     warmup: int = 300
     weight_decay: float = 0.01
     clip: float = 1.0
-    silog_lambda: float = 0.85
-    relative_weight: float = 0.0
-    sky_weight: float = 0.1
     augment: AugmentRecipe = field(default_factory=AugmentRecipe)
     ema: float = 0.999
     seed: int = 0
@@ -115,12 +160,25 @@ class TrainRecipe:
     def __post_init__(self) -> None:
         if self.version != 1:
             raise InputError(f"training recipe version {self.version} is not known", hint="update fsmde-edge")
-        if not self.streets or self.steps < 1:
-            raise InputError("a training recipe needs data (streets) and steps", hint="add them")
-        _within(self, SMALLEST, math.inf, "learning_rate", "clip")
-        _within(self, 0, math.inf, "warmup", "weight_decay", "relative_weight", "sky_weight")
-        _within(self, 0, 1, "silog_lambda", "ema")
-        _within(self, 0, LARGEST_SEED, "seed", "data_seed")
+        if not (self.streets or self.recordings) or self.steps < 1:
+            raise InputError("a training recipe needs data (streets, recordings) and steps", hint="add them")
+        within(self, SMALLEST, math.inf, "learning_rate", "clip")
+        within(self, 0, math.inf, "warmup", "weight_decay")
+        within(self, 0, 1, "ema")
+        within(self, 0, LARGEST_SEED, "seed", "data_seed")
+        self._refuse_what_does_not_fit()
+
+    def _refuse_what_does_not_fit(self) -> None:
+        terms = METHODS[self.method.name]
+        if terms and self.teacher is None:
+            raise InputError(f"method {self.method.name} needs a teacher", hint="add teacher to the recipe")
+        if not terms and self.teacher is not None:
+            raise InputError("supervised training asks no teacher", hint="take teacher out, or name a method")
+        if self.augment.each_view and "vrkd" in terms:
+            raise InputError(
+                "views that are framed one by one have no relations to distil",
+                hint="take each_view out of augment",
+            )
 
     @property
     def sha256(self) -> str:
@@ -136,11 +194,3 @@ def load_train_recipe(path: Path) -> TrainRecipe:
     """
     values: Mapping[str, Any] = read_yaml(path)
     return from_mapping(TrainRecipe, values, where=path)
-
-
-def _within(recipe: object, least: float, most: float, *names: str) -> None:
-    for name in names:
-        value = getattr(recipe, name)
-        if not (least <= value <= most and math.isfinite(value)):
-            limits = f"from {least:g}" + (f" to {most:g}" if math.isfinite(most) else "")
-            raise InputError(f"{name} cannot be {value}", hint=f"choose a finite number {limits}")

@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up and cosine, averaged weights, exact resume."""
+"""The training loop: AdamW, warm-up and cosine, averaged weights, exact resume, one process or several."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import csv
 import io
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fsmde_edge.distill.augment import SKY, Views, augment
-from fsmde_edge.distill.data import ViewStore, draw_batch
-from fsmde_edge.distill.losses import relative, silog, sky_hinge
+from fsmde_edge.distill.augment import augment
+from fsmde_edge.distill.batch import SetBatch, TeacherViews, alone
+from fsmde_edge.distill.data import Draw, TrainingSet
+from fsmde_edge.distill.labels import keep_labels
+from fsmde_edge.distill.learner import Learner
+from fsmde_edge.distill.parallel import Team
 from fsmde_edge.distill.recipe import TrainRecipe
-from fsmde_edge.errors import InputError, writing
+from fsmde_edge.errors import InputError, UsageError, writing
 from fsmde_edge.files import atomic_write, make_folder
+from fsmde_edge.progress import progress
 from fsmde_edge.student.checkpoint import load_checkpoint, load_exactly, read_safetensors
 from fsmde_edge.student.config import STUDENTS
 from fsmde_edge.student.network import Student
@@ -30,30 +35,61 @@ NORM_BATCHES = 60
 """Batches over which batch-norm statistics are taken anew when a run goes on from a checkpoint."""
 
 
+class Lessons(Protocol):
+    """What a teacher says of training pictures."""
+
+    @property
+    def channels(self) -> int:
+        """Of the teacher's features."""
+
+    def of(self, draw: Draw) -> TeacherViews:
+        """Of the pictures of a batch, as they are stored: before augmentation."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Course:
+    """What a run learns from, and where it runs.
+
+    Attributes:
+        recipe: what to do.
+        data: the frame sets.
+        lessons: the teacher's; None where the recipe names none.
+        team: the processes.
+    """
+
+    recipe: TrainRecipe
+    data: TrainingSet
+    team: Team
+    lessons: Lessons | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Run:
     """A training run in progress: everything that a resume needs."""
 
-    student: Student
+    learner: Learner
     averaged: Student
     optimiser: torch.optim.AdamW
     step: int = 0
     seconds: float = 0.0
+    wrapped: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wrapped = self.learner
+
+    @property
+    def student(self) -> Student:
+        """The student in training."""
+        return self.learner.student
 
 
 def train(
-    recipe: TrainRecipe,
-    stores: tuple[ViewStore, ...],
-    folder: Path,
-    *,
-    report: Callable[[str], None],
-    save_every: int = SAVE_EVERY,
+    course: Course, folder: Path, *, report: Callable[[str], None], save_every: int = SAVE_EVERY
 ) -> Run:
     """Train a student, or go on where `folder` stopped.
 
     Args:
-        recipe: what to do.
-        stores: the rendered data, one a picture size.
+        course: recipe, data, teacher and processes.
         folder: keeps the state and log.csv; made if missing.
         report: called with a line at each save.
         save_every: steps between two saves.
@@ -62,25 +98,25 @@ def train(
         The finished run; `averaged` holds the weights to keep.
 
     Raises:
-        InputError: the folder holds a run of another recipe, or the loss became NaN (the step is named).
+        InputError: the folder holds a run of another recipe, or the loss became NaN (the frame set is named).
     """
+    recipe, leads = course.recipe, course.team.leads
     make_folder(folder)
-    run = _start(recipe, stores)
-    _resume(run, recipe, folder / STATE_FILE)
-    losses: list[float] = []
-    start = time.monotonic()
-    if recipe.freeze_norm:
-        _freeze_norm(run.student)
-    for step in range(run.step, recipe.steps):
-        losses.append(_step(run, recipe, stores, step))
+    run = start(course)
+    _resume(run, course, folder / STATE_FILE)
+    if course.team.size > 1:
+        run.wrapped = nn.parallel.DistributedDataParallel(run.learner)
+    ledger, clock = _Ledger(), time.monotonic()
+    for step in _steps(run, recipe, quiet=not leads):
+        ledger.add(take_step(run, course, step))
         run.step = step + 1
         if run.step % save_every == 0 or run.step == recipe.steps:
-            run.seconds, start = run.seconds + time.monotonic() - start, time.monotonic()
-            mean = sum(losses) / len(losses)
-            losses.clear()
-            _save(run, recipe, folder / STATE_FILE)
-            _log(folder / LOG_FILE, run, mean)
-            report(f"step {run.step}/{recipe.steps}: loss {mean:.4f}, {run.seconds / 60:.1f} min")
+            run.seconds, clock = run.seconds + time.monotonic() - clock, time.monotonic()
+            means = ledger.close()
+            if leads:
+                _save(run, recipe, folder / STATE_FILE)
+                _log(folder / LOG_FILE, run, means)
+                report(f"step {run.step}/{recipe.steps}: {_told(means)}, {run.seconds / 60:.1f} min")
     run.averaged.eval()
     return run
 
@@ -93,20 +129,106 @@ def learning_rate(recipe: TrainRecipe, step: int) -> float:
     return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * along)))
 
 
-def _start(recipe: TrainRecipe, stores: tuple[ViewStore, ...]) -> Run:
+def start(course: Course) -> Run:
+    """A run at step 0.
+
+    Raises:
+        InputError: no such student, or weights to start from that are not this student's.
+    """
+    recipe, device = course.recipe, course.team.device
     if recipe.student not in STUDENTS:
         raise InputError(f"no student is called {recipe.student}", hint=f"choose from {', '.join(STUDENTS)}")
     torch.manual_seed(recipe.seed)
     student = Student(STUDENTS[recipe.student])
     if recipe.init is not None:
         _take_imagenet(Path(recipe.init), student)
-    student = student.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    student = student.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     if recipe.start is not None:
-        _go_on_from(Path(recipe.start), student, recipe, stores)
-    averaged = Student(student.config)
+        _go_on_from(Path(recipe.start), student, course)
+    averaged = Student(student.config).to(device)
     averaged.load_state_dict(student.state_dict())
-    optimiser = torch.optim.AdamW(list(_groups(student, recipe.weight_decay)), lr=recipe.learning_rate)
-    return Run(student, averaged, optimiser)
+    channels = 0 if course.lessons is None else course.lessons.channels
+    learner = Learner(student, recipe, teacher_channels=channels, total=course.team.total).to(device)
+    if recipe.freeze_norm:
+        freeze_norm(student)
+    optimiser = torch.optim.AdamW(list(_groups(learner, recipe.weight_decay)), lr=recipe.learning_rate)
+    return Run(learner, averaged, optimiser)
+
+
+def take_step(run: Run, course: Course, step: int) -> Mapping[str, float]:
+    """One optimiser step on this process's part of the global batch; returns its losses by name.
+
+    Raises:
+        InputError: a loss is not finite; names the frame set.
+    """
+    batch, teacher = lesson(course, step)
+    for group in run.optimiser.param_groups:
+        group["lr"] = learning_rate(course.recipe, step)
+    losses: dict[str, Tensor] = run.wrapped(batch, teacher)
+    loss = torch.stack(list(losses.values())).sum()
+    if not math.isfinite(loss.item()):
+        raise _not_finite(run, course, step, loss.item())
+    run.optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(run.learner.parameters(), course.recipe.clip)
+    run.optimiser.step()
+    _average(run, min(course.recipe.ema, (step + 1) / (step + 10)))
+    return {name: float(value.detach()) for name, value in losses.items()}
+
+
+def lesson(course: Course, step: int, *, only: int | None = None) -> tuple[SetBatch, TeacherViews | None]:
+    """This process's part of a step's batch, augmented; from seed and step alone.
+
+    Args:
+        course: what is learnt from.
+        step: the step.
+        only: one frame set of the global batch, by its place in it, instead of this process's part.
+    """
+    recipe = course.recipe
+    whole = course.data.draw(seed=recipe.seed, step=step)
+    places = course.team.part(range(len(whole.indices))) if only is None else [only]
+    if not places:
+        raise UsageError(
+            f"a batch of {len(whole.indices)} frame sets does not feed {course.team.size} processes",
+            hint="raise sets_per_batch in the recipe, or start fewer",
+        )
+    draw = Draw(whole.store, tuple(whole.indices[place] for place in places))
+    batch = keep_labels(whole.store.batch(draw.indices), recipe.labels, draw)
+    teacher = None if course.lessons is None else course.lessons.of(draw)
+    seeds = [(recipe.seed * 1_000_003 + step) * 1_009 + place for place in places]
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    batch, teacher = augment(batch, teacher, recipe.augment, generators)
+    device = course.team.device
+    moved = None if teacher is None else TeacherViews(*(part.to(device) for part in teacher))
+    return SetBatch(*(part.to(device) for part in batch)), moved
+
+
+def freeze_norm(student: Student) -> None:
+    """Keep the batch-norm statistics as they are."""
+    for module in student.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+@dataclass(slots=True, eq=False)
+class _Ledger:
+    """Losses of the steps since the last save."""
+
+    entries: list[Mapping[str, float]] = field(default_factory=list)
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        self.entries.append(losses)
+
+    def close(self) -> Mapping[str, float]:
+        """Their means; the next page is empty."""
+        means = {name: sum(e[name] for e in self.entries) / len(self.entries) for name in self.entries[0]}
+        self.entries.clear()
+        return means
+
+
+def _steps(run: Run, recipe: TrainRecipe, *, quiet: bool) -> Iterator[int]:
+    steps = range(run.step, recipe.steps)
+    return iter(steps) if quiet else progress(steps, total=len(steps), what="training")
 
 
 def _take_imagenet(path: Path, student: Student) -> None:
@@ -120,66 +242,45 @@ def _take_imagenet(path: Path, student: Student) -> None:
         ) from error
 
 
-def _go_on_from(path: Path, student: Student, recipe: TrainRecipe, stores: tuple[ViewStore, ...]) -> None:
+def _go_on_from(path: Path, student: Student, course: Course) -> None:
     """Take a checkpoint's weights, and batch-norm statistics anew: their mean over batches of this recipe."""
     load_exactly(student, load_checkpoint(path)[0].state_dict(), where=path)
-    norms = [module for module in student.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    norms = [module for module in student.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean
+    alone = Course(course.recipe, course.data, Team(0, 1, course.team.device))
     with torch.no_grad():
         for number in range(NORM_BATCHES):
-            views = _augmented(recipe, stores, step=recipe.steps + number)
-            student(views.pictures, views.focal)
+            batch, _ = lesson(alone, course.recipe.steps + number)
+            student(batch.pictures.flatten(0, 1), batch.focal.flatten())
     for norm in norms:
         norm.momentum = 0.1
 
 
-def _freeze_norm(student: Student) -> None:
-    for module in student.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()
-
-
-def _augmented(recipe: TrainRecipe, stores: tuple[ViewStore, ...], *, step: int) -> Views:
-    """The batch of one step, from seed and step alone."""
-    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-    return augment(draw_batch(stores, seed=recipe.seed, step=step), recipe.augment, generator)
-
-
-def _groups(student: Student, weight_decay: float) -> Iterator[dict[str, object]]:
-    parameters = list(student.parameters())
+def _groups(learner: Learner, weight_decay: float) -> Iterator[dict[str, object]]:
+    parameters = list(learner.parameters())
     yield {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay}
     yield {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
 
 
-def _step(run: Run, recipe: TrainRecipe, stores: tuple[ViewStore, ...], step: int) -> float:
-    views = _augmented(recipe, stores, step=step)
-    for group in run.optimiser.param_groups:
-        group["lr"] = learning_rate(recipe, step)
-    loss = _loss(run.student, views, recipe)
-    if not math.isfinite(loss.item()):
-        raise InputError(
-            f"the loss is {loss.item()} at step {step} (batch seed {recipe.seed}, {step})",
-            hint="lower the learning rate, or look at that batch",
-        )
-    run.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(run.student.parameters(), recipe.clip)
-    run.optimiser.step()
-    _average(run, min(recipe.ema, (step + 1) / (step + 10)))
-    return float(loss.item())
-
-
-def _loss(student: Student, views: Views, recipe: TrainRecipe) -> Tensor:
-    pictures = views.pictures.contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.mixed_precision):
-        prediction = student(pictures, views.focal)
-    depth = prediction.depth.float()
-    loss = silog(depth, views.truth, forgive=recipe.silog_lambda)
-    if recipe.relative_weight > 0:
-        loss = loss + recipe.relative_weight * relative(depth, views.truth)
-    return loss + recipe.sky_weight * sky_hinge(depth, views.truth == SKY)
+def _not_finite(run: Run, course: Course, step: int, loss: float) -> InputError:
+    """Find the frame set that spoils a batch."""
+    whole = course.data.draw(seed=course.recipe.seed, step=step)
+    for place in course.team.part(range(len(whole.indices))):
+        batch, teacher = lesson(course, step, only=place)
+        with torch.no_grad():
+            losses = run.learner(batch, teacher, total=alone)
+        if not all(math.isfinite(float(value)) for value in losses.values()):
+            return InputError(
+                f"the loss is {loss} at step {step}",
+                where=whole.store.source.name(whole.indices[place]),
+                hint="look at that frame set, or lower the learning rate",
+            )
+    return InputError(
+        f"the loss is {loss} at step {step}, though no frame set alone makes it so",
+        hint="lower the learning rate",
+    )
 
 
 @torch.no_grad()
@@ -195,7 +296,7 @@ def _save(run: Run, recipe: TrainRecipe, path: Path) -> None:
     torch.save(
         {
             "recipe": recipe.sha256,
-            "student": run.student.state_dict(),
+            "learner": run.learner.state_dict(),
             "averaged": run.averaged.state_dict(),
             "optimiser": run.optimiser.state_dict(),
             "step": run.step,
@@ -206,16 +307,16 @@ def _save(run: Run, recipe: TrainRecipe, path: Path) -> None:
     atomic_write(path, buffer.getvalue())
 
 
-def _resume(run: Run, recipe: TrainRecipe, path: Path) -> None:
+def _resume(run: Run, course: Course, path: Path) -> None:
     if not path.exists():
         return
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["recipe"] != recipe.sha256:
+        state = torch.load(path, map_location=course.team.device, weights_only=True)
+        if state["recipe"] != course.recipe.sha256:
             raise InputError(
                 "holds a run of another recipe", where=path.parent, hint="give another --out folder"
             )
-        load_exactly(run.student, state["student"], where=path)
+        load_exactly(run.learner, state["learner"], where=path)
         load_exactly(run.averaged, state["averaged"], where=path)
         run.optimiser.load_state_dict(state["optimiser"])
         run.step, run.seconds = int(state["step"]), float(state["seconds"])
@@ -227,10 +328,17 @@ def _resume(run: Run, recipe: TrainRecipe, path: Path) -> None:
         ) from error
 
 
-def _log(path: Path, run: Run, loss: float) -> None:
+def _told(means: Mapping[str, float]) -> str:
+    whole = f"loss {sum(means.values()):.4f}"
+    parts = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
+    return whole if len(means) == 1 else f"{whole} ({parts})"
+
+
+def _log(path: Path, run: Run, means: Mapping[str, float]) -> None:
     fresh = not path.is_file()
     with writing(path), path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         if fresh:
-            writer.writerow(("step", "loss", "seconds"))
-        writer.writerow((run.step, f"{loss:.6f}", f"{run.seconds:.1f}"))
+            writer.writerow(("step", "loss", *means, "seconds"))
+        losses = (sum(means.values()), *means.values())
+        writer.writerow((run.step, *(f"{value:.6f}" for value in losses), f"{run.seconds:.1f}"))

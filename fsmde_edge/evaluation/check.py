@@ -14,7 +14,7 @@ from fsmde_edge.bundle import Bundle, Golden
 from fsmde_edge.datasets.selection import NEAREST
 from fsmde_edge.errors import UsageError
 from fsmde_edge.evaluation.baselines import Rivals
-from fsmde_edge.evaluation.cross_view import CrossView, cross_view
+from fsmde_edge.evaluation.cross_view import CrossView, cross_view, pool
 from fsmde_edge.evaluation.deviation import GOLDEN_DEVIATION, mean_deviation
 from fsmde_edge.evaluation.gallery import Gallery
 from fsmde_edge.evaluation.gate import Gate, GateBudget, GateResult
@@ -265,7 +265,7 @@ class _Board:
         return CheckResult(
             gate=self.gate.result().failed_by(tuple(self.faults)) if judged else None,
             accuracy=accuracy,
-            cross={name: _pool(parts) for name, parts in self.cross.items()},
+            cross={name: pool(parts) for name, parts in self.cross.items()},
             rivals=self.rivals.result(),
             half=float(np.mean(self.half)) if self.half else None,
             latency=self._latency(fused),
@@ -288,17 +288,3 @@ class _Board:
         images, focal = self.input
         calls = {name: (lambda s=session: s.infer(images, focal)) for name, session in fused.items()}
         return side_by_side(calls, runs=self.options.runs)
-
-
-def _pool(parts: Sequence[CrossView]) -> CrossView:
-    """Means over all points of several frame sets."""
-    points = sum(part.points for part in parts)
-    if points == 0:
-        return CrossView(overlap_accuracy=None, depth_consistency=None, points=0)
-
-    def mean(name: str) -> float:
-        return float(sum((getattr(part, name) or 0.0) * part.points for part in parts) / points)
-
-    return CrossView(
-        overlap_accuracy=mean("overlap_accuracy"), depth_consistency=mean("depth_consistency"), points=points
-    )

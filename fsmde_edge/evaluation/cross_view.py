@@ -67,6 +67,20 @@ def cross_view(
     )
 
 
+def pool(parts: Sequence[CrossView]) -> CrossView:
+    """Means over all points of several frame sets."""
+    points = sum(part.points for part in parts)
+    if points == 0:
+        return CrossView(overlap_accuracy=None, depth_consistency=None, points=0)
+
+    def mean(name: str) -> float:
+        return float(sum((getattr(part, name) or 0.0) * part.points for part in parts) / points)
+
+    return CrossView(
+        overlap_accuracy=mean("overlap_accuracy"), depth_consistency=mean("depth_consistency"), points=points
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Shared:
     """LiDAR points seen by two cameras: pixel positions in both [N, 2], depth in the first [N]."""

@@ -134,7 +134,7 @@ def pair(
     """
     if protocol.at == "network":
         camera = camera.scaled(depth.shape[1], depth.shape[0])
-        truth = _moved_down(truth, depth.shape)
+        truth = moved_down(truth, depth.shape)
     if protocol.ego_mask and camera.ego_mask is not None:
         truth = np.where(camera.ego_mask, truth, np.float32(0))
     truth = np.where((truth > protocol.valid[0]) & (truth < protocol.valid[1]), truth, np.float32(0))
@@ -222,7 +222,8 @@ def band_name(low: float, high: float) -> str:
     return f"{low:g}+" if np.isinf(high) else f"{low:g}-{high:g}"
 
 
-def _moved_down(truth: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+def moved_down(truth: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A sparse depth map at another size; where returns share a pixel, the last in row order stays."""
     rows, columns = np.nonzero(truth)
     small = np.zeros(shape, dtype=np.float32)
     y = np.floor((rows + 0.5) * (shape[0] / truth.shape[0])).astype(np.intp)

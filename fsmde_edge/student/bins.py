@@ -58,15 +58,20 @@ class BinHead(nn.Module):
         """[N, features, h, w] and [N, context, h/8, w/8] to depth."""
         logits = self.logits(self.refine(features))
         centres = self.centres(context)
-        probabilities = torch.softmax(logits.float(), dim=1)
+        probabilities = torch.softmax(_full(logits), dim=1)
         depth = (probabilities * centres[:, :, None, None]).sum(dim=1, keepdim=True)
         second = (probabilities * (centres * centres)[:, :, None, None]).sum(dim=1, keepdim=True)
         return BinDepth(logits, centres, depth, (depth * depth / second).clamp(0, 1))
 
     def centres(self, context: Tensor) -> Tensor:
         """Bin centres [N, K] in metres, far to near: midpoints of inverse depth, always ordered."""
-        pooled = context.float().mean(dim=(2, 3))
-        widths = torch.softmax(self.widths(torch.relu(self.hidden(pooled))).float(), dim=1)
+        pooled = _full(context).mean(dim=(2, 3))
+        widths = torch.softmax(_full(self.widths(torch.relu(self.hidden(pooled)))), dim=1)
         upper = torch.cumsum(widths, dim=1)
         middle = upper - 0.5 * widths
         return 1 / (self.inverse_far + (self.inverse_near - self.inverse_far) * middle)
+
+
+def _full(x: Tensor) -> Tensor:
+    """Autocast's half precision as float32; float64 as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

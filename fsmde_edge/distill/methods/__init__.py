@@ -1,0 +1,1 @@
+"""The distillation method and what it is compared with, one file each."""
