@@ -18,7 +18,7 @@ import fsmde_edge
 from fsmde_edge.cli.main import COMMANDS
 
 PACKAGE = Path(fsmde_edge.__file__).parent
-HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "cuda", "cv2", "openvino")
+HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "cuda", "cv2", "openvino", "transformers")
 COMPILE_EXTRA = ("torch", "safetensors", "onnxscript", "onnxsim")
 
 GROUND = {

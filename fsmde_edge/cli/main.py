@@ -28,6 +28,7 @@ COMMANDS = {
     "doctor": "show what this machine has, and what to install",
     "train": "train a student on LiDAR alone",
     "distill": "train a student with a teacher: a depth foundation model, or a larger student",
+    "ablate": "measure what each part of the distillation method is worth",
     "synth": "write synthetic streets as a data set in the DGP layout",
 }
 

@@ -68,4 +68,7 @@ class StudentConfig:
 
 BASE = StudentConfig(name="base", width=64, decoder=(256, 128, 96, 64))
 TINY = StudentConfig(name="tiny", width=24, decoder=(96, 64, 48, 32))
-STUDENTS: Mapping[str, StudentConfig] = {config.name: config for config in (BASE, TINY)}
+MICRO = StudentConfig(name="micro", width=12, decoder=(48, 32, 24, 16))
+"""For comparisons of training methods on a CPU; too small to deploy."""
+
+STUDENTS: Mapping[str, StudentConfig] = {config.name: config for config in (BASE, TINY, MICRO)}

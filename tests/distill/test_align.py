@@ -72,6 +72,36 @@ def test_few_points_are_aligned_by_median_and_spread(seed, points, scale, shift)
     torch.testing.assert_close(aligned.inverse[seen], inverse[seen], rtol=1e-6, atol=1e-9)
 
 
+def test_few_points_that_disagree_are_given_the_lidars_median_and_spread():
+    disparity = torch.tensor([[[1.0, 2.0, 3.0, 5.0, 9.0, 4.0]]], dtype=torch.float64)
+    inverse = torch.tensor([[[0.3, 0.1, 0.4, 0.2, 0.5]]], dtype=torch.float64)
+    truth = torch.nn.functional.pad(1 / inverse, (0, 1))
+    found = align(disparity, truth, torch.ones_like(truth, dtype=torch.bool)).inverse
+    scale = (0.6 / 5) / (11 / 5)  # around the medians 0.3 and 3
+    assert float(found[0, 0, 5]) == pytest.approx(0.3 + scale * (4 - 3))
+
+
+@given(seeds)
+def test_noise_hardly_turns_the_line(seed):
+    inverse, truth, world = scene(seed, points=300)
+    generator = torch.Generator().manual_seed(seed)
+    noise = 0.02 * torch.randn(inverse.shape, generator=generator, dtype=inverse.dtype)
+    noisy = torch.where(truth > 0, 1 / (inverse + noise).clamp(min=0.005), 0.0)
+    found = align(5 * inverse + 1, noisy, world).inverse
+    assert (found - inverse).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_wall_of_one_disparity_leaves_the_line_to_the_others(seed):
+    """Slopes between points of one disparity say nothing, however many they are."""
+    generator = torch.Generator().manual_seed(seed)
+    inverse = torch.full((1, 10, 20), 0.5, dtype=torch.float64)
+    inverse[:, :, 18:] = 0.1
+    noise = 0.02 * torch.randn(inverse.shape, generator=generator, dtype=inverse.dtype)
+    found = align(3 * inverse + 1, 1 / (inverse + noise), torch.ones_like(inverse, dtype=torch.bool)).inverse
+    assert float(found.max() - found.min()) == pytest.approx(0.4, abs=0.02)
+
+
 def test_a_teacher_that_contradicts_the_lidar_is_not_turned_around():
     inverse, truth, world = scene(0)
     aligned = align(-inverse, truth, world)

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from teaching import (
     CENTRES,
+    HEIGHT,
     PROBABILITIES,
+    WIDTH,
     ddad_like,
     part_of,
     set_batch,
@@ -25,6 +27,7 @@ from fsmde_edge.distill.overlap import RingLinks, ring_links
 BATCH = set_batch(sets=3)
 TEACHER = teacher_views(BATCH)
 STUDENT = tiny_student()
+LINKS = ring_links(BATCH.intrinsics, BATCH.extrinsics, (HEIGHT, WIDTH))
 
 seeds = st.integers(0, 2**31)
 
@@ -34,7 +37,7 @@ def loss(batch=BATCH, teacher=TEACHER, student=STUDENT, **settings):
 
 
 def related(features, batch=BATCH, bands=3):
-    links = ring_links(batch.intrinsics, batch.extrinsics, tuple(batch.truth.shape[-2:]))
+    links = LINKS if batch is BATCH else ring_links(batch.intrinsics, batch.extrinsics, (HEIGHT, WIDTH))
     return relations(features, links, batch.world, bands=bands)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,6 +36,26 @@ def test_regions_are_the_rigs_own_overlap(seed):
         after = rig.cameras[(i + 1) % 6]
         assert float(found.here[0, i].mean()) == pytest.approx(overlap(camera, after), abs=1e-9)
         assert float(found.there[0, i].mean()) == pytest.approx(overlap(after, camera), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_cameras_that_look_anywhere_see_what_the_rig_says(seed):
+    random = np.random.default_rng(seed)
+    rig = Rig.of([tumbled(looking(0, name, fov=95.0), random) for name in "abc"])
+    found = links(rig, grid=(20, 32))
+    for i, camera in enumerate(rig.cameras):
+        expected = overlap(camera, rig.cameras[(i + 1) % 3])
+        if expected >= LEAST:
+            assert float(found.here[0, i].mean()) == pytest.approx(expected, abs=1e-9)
+
+
+def tumbled(camera, random):
+    pose = np.eye(4)
+    q, r = np.linalg.qr(random.normal(size=(3, 3)))
+    q = q * np.sign(np.diag(r))
+    pose[:3, :3] = q * np.linalg.det(q)
+    pose[:3, 3] = random.normal(size=3)
+    return replace(camera, camera_to_vehicle=pose)
 
 
 def test_a_region_lies_on_the_neighbours_side():

@@ -175,9 +175,10 @@ def test_weights_kept_in_half_precision_run_on_a_cpu(saved, tmp_path):
     from transformers import DepthAnythingForDepthEstimation
 
     DepthAnythingForDepthEstimation.from_pretrained(saved).half().save_pretrained(tmp_path / "half")
-    said = teacher_of(tmp_path / "half", size=SIZE)(pictures())
+    teacher = teacher_of(tmp_path / "half", size=SIZE)
+    assert {parameter.dtype for parameter in teacher.model.parameters()} == {torch.float32}
     expected = teacher_of(saved, size=SIZE)(pictures())
-    torch.testing.assert_close(said.disparity, expected.disparity, atol=0.05, rtol=0.01)
+    torch.testing.assert_close(teacher(pictures()).disparity, expected.disparity, atol=0.05, rtol=0.01)
 
 
 # The fingerprint

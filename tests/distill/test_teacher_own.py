@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fsmde_edge.distill.teachers.base import frozen
 from fsmde_edge.distill.teachers.load import load_teacher
 from fsmde_edge.distill.teachers.own import affine_invariant
 from fsmde_edge.distill.teachers.recipe import TeacherRecipe
@@ -72,6 +73,12 @@ def test_it_looks_at_its_own_size_and_answers_at_the_pictures(small_checkpoint, 
     said = teacher_of(small_checkpoint, size=(128, 160), feature_stride=stride)(pictures(2, 90, 150))
     assert said.disparity.shape == (2, 90, 150)
     assert said.features.shape == (2, 16, 90 // stride, 150 // stride)
+
+
+def test_freezing_leaves_a_network_in_eval_mode_and_float32():
+    network = frozen(torch.nn.Sequential(torch.nn.Linear(2, 2).half(), torch.nn.Dropout()), CPU)
+    assert not any(module.training for module in network.modules())
+    assert [(p.dtype, p.requires_grad) for p in network.parameters()] == [(torch.float32, False)] * 2
 
 
 def test_a_size_changes_what_it_says(small_checkpoint):

@@ -207,7 +207,7 @@ def test_an_impossible_recipe_is_refused(change, message):
 
 
 def test_an_unknown_student_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no student is called giant; choose from base, tiny"):
+    with pytest.raises(InputError, match="no student is called giant; choose from base, tiny, micro"):
         train(made_course(made_recipe(student="giant")), tmp_path, report=quiet)
 
 

@@ -46,7 +46,7 @@ class Teacher(Protocol):
 
 def frozen(network: nn.Module, device: torch.device) -> nn.Module:
     """The network on its device, in eval mode, without gradients, in float32."""
-    return network.float().to(device).eval()
+    return network.float().to(device).eval().requires_grad_(False)
 
 
 def count_parameters(network: nn.Module) -> int:
