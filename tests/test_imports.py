@@ -36,7 +36,7 @@ ROOMS: dict[str, set[str]] = {
     "sinks": {"evaluation"},
     "runtime": {"capture", "inference", "evaluation", "sinks"},
     "compiler": {*READERS, "evaluation"},
-    "distill": {*READERS, "evaluation"},
+    "distill": {*READERS, "evaluation", "compiler"},
     "finalise": {"inference", "evaluation", "compiler"},
     "cli": {*READERS, "evaluation", "sinks", "runtime", "compiler", "distill", "finalise"},
     "__main__": {"cli"},

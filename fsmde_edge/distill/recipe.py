@@ -111,6 +111,23 @@ class LabelsRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuantiseRecipe:
+    """Quantisation-aware training: a short finish for a student whose INT8 network strays too far.
+
+    Attributes:
+        bundle: a bundle that `build` made from the recipe's `start`; its plan says what is INT8, and how.
+        agreement: weight of the log error between the student's INT8 depth and its float depth: what the
+            gate looks at.
+    """
+
+    bundle: str
+    agreement: float = 1.0
+
+    def __post_init__(self) -> None:
+        within(self, 0, math.inf, "agreement")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRecipe:
     """A training run, supervised alone or with a teacher.
 
@@ -133,6 +150,7 @@ class TrainRecipe:
         freeze_norm: keep the batch-norm statistics as they are at the start, so that a view's depth never
             depends on the other views of its batch.
         init: an ImageNet ResNet-18 state dict (safetensors), for `base` alone.
+        quantise: compute in INT8 arithmetic while training; needs `start` and `freeze_norm`.
         mixed_precision: bfloat16 where PyTorch's autocast takes it; faster or slower by processor.
     """
 
@@ -155,6 +173,7 @@ class TrainRecipe:
     init: str | None = None
     start: str | None = None
     freeze_norm: bool = False
+    quantise: QuantiseRecipe | None = None
     mixed_precision: bool = True
 
     def __post_init__(self) -> None:
@@ -174,6 +193,11 @@ class TrainRecipe:
             raise InputError(f"method {self.method.name} needs a teacher", hint="add teacher to the recipe")
         if not terms and self.teacher is not None:
             raise InputError("supervised training asks no teacher", hint="take teacher out, or name a method")
+        if self.quantise is not None and not (self.start and self.freeze_norm and not self.mixed_precision):
+            raise InputError(
+                "INT8 arithmetic is trained from a student that is done, in float32",
+                hint="give start, freeze_norm: true and mixed_precision: false",
+            )
         if self.augment.each_view and "vrkd" in terms:
             raise InputError(
                 "views that are framed one by one have no relations to distil",

@@ -20,6 +20,7 @@ from fsmde_edge.distill.data import Draw, TrainingSet
 from fsmde_edge.distill.labels import keep_labels
 from fsmde_edge.distill.learner import Learner
 from fsmde_edge.distill.parallel import Team
+from fsmde_edge.distill.qat import FakeQuantisation, plain, read_plan
 from fsmde_edge.distill.recipe import TrainRecipe
 from fsmde_edge.errors import InputError, UsageError, writing
 from fsmde_edge.files import atomic_write, make_folder
@@ -148,7 +149,17 @@ def start(course: Course) -> Run:
     averaged = Student(student.config).to(device)
     averaged.load_state_dict(student.state_dict())
     channels = 0 if course.lessons is None else course.lessons.channels
-    learner = Learner(student, recipe, teacher_channels=channels, total=course.team.total).to(device)
+    quantisation = None
+    if recipe.quantise is not None and recipe.start is not None:
+        plan = read_plan(Path(recipe.quantise.bundle), Path(recipe.start))
+        quantisation = FakeQuantisation.of(student, plan)
+    learner = Learner(
+        student,
+        recipe,
+        teacher_channels=channels,
+        total=course.team.total,
+        quantisation=quantisation,
+    ).to(device)
     if recipe.freeze_norm:
         freeze_norm(student)
     optimiser = torch.optim.AdamW(list(_groups(learner, recipe.weight_decay)), lr=recipe.learning_rate)
@@ -285,10 +296,11 @@ def _not_finite(run: Run, course: Course, step: int, loss: float) -> InputError:
 
 @torch.no_grad()
 def _average(run: Run, decay: float) -> None:
-    for kept, new in zip(run.averaged.parameters(), run.student.parameters(), strict=True):
-        kept.lerp_(new, 1 - decay)
-    for buffer, current in zip(run.averaged.buffers(), run.student.buffers(), strict=True):
-        buffer.copy_(current)
+    current = plain(run.student)
+    for name, kept in run.averaged.named_parameters():
+        kept.lerp_(current[name], 1 - decay)
+    for name, buffer in run.averaged.named_buffers():
+        buffer.copy_(current[name])
 
 
 def _save(run: Run, recipe: TrainRecipe, path: Path) -> None:
