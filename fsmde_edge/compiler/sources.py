@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from fsmde_edge.bundle import DepthKind, sha256_of
 from fsmde_edge.errors import MissingExtra
-from fsmde_edge.recipes import PACKAGE
+from fsmde_edge.student.config import SHIPPED_CHECKPOINT
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-SHIPPED_CHECKPOINT = PACKAGE / "student" / "weights" / "tiny.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

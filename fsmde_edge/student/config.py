@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from fsmde_edge.errors import InputError
-from fsmde_edge.recipes import from_mapping
+from fsmde_edge.recipes import PACKAGE, from_mapping
+
+SHIPPED_CHECKPOINT = PACKAGE / "student" / "weights" / "tiny.safetensors"
+"""The trained tiny student that comes with the package."""
 
 MOST_CHANNELS = 512
 """Twice the widest layer of ours; far beyond, memory would end before a message could."""

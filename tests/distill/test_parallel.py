@@ -36,7 +36,8 @@ PROGRAM = textwrap.dedent(
             parts = []
             for index in draw.indices:
                 generator = torch.Generator().manual_seed(index)
-                parts.append((torch.rand(3, 32, 64, generator=generator), torch.rand(3, 5, 8, 16, generator=generator)))
+                shapes = ((3, 32, 64), (3, 5, 8, 16))
+                parts.append([torch.rand(shape, generator=generator) for shape in shapes])
             return TeacherViews(*(torch.stack(part) for part in zip(*parts)))
 
     config.STUDENTS["mini"] = StudentConfig(name="mini", width=4, decoder=(8, 8, 8, 8), bins=8)

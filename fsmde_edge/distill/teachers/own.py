@@ -19,7 +19,10 @@ from fsmde_edge.distill.teachers.base import (
 from fsmde_edge.distill.teachers.recipe import TeacherRecipe
 from fsmde_edge.errors import InputError
 from fsmde_edge.student.checkpoint import load_checkpoint
+from fsmde_edge.student.config import SHIPPED_CHECKPOINT
 from fsmde_edge.student.network import Student
+
+SHIPPED = "shipped"
 
 VERSION = 1
 """Of the arithmetic in this file: raise it with every change of an output, so that no old cache is read."""
@@ -44,12 +47,12 @@ class OwnTeacher:
 
     @classmethod
     def load(cls, recipe: TeacherRecipe, device: torch.device) -> OwnTeacher:
-        """Read the checkpoint that the recipe names.
+        """Read the checkpoint that the recipe names; `shipped` is the student that comes with the package.
 
         Raises:
             InputError: it is missing or none of ours.
         """
-        student, _ = load_checkpoint(Path(recipe.source))
+        student, _ = load_checkpoint(SHIPPED_CHECKPOINT if recipe.source == SHIPPED else Path(recipe.source))
         frozen(student, device)
         settings = {
             "kind": recipe.kind,

@@ -20,7 +20,8 @@ class TeacherRecipe:
 
     Attributes:
         kind: `depth-anything`, or `own` for a checkpoint of ours.
-        source: a folder or hub name (`depth-anything`), or a .safetensors file (`own`).
+        source: a folder or hub name (`depth-anything`), or a .safetensors file (`own`;
+            `shipped` is the student that comes with the package).
         size: height and width of what the teacher sees; None for Depth Anything's published rule (an edge of
             518 pixels, the aspect kept), or for the pictures as they are (`own`).
         feature_stride: picture pixels per pixel of the kept features; a cache needs a quarter of the disk
