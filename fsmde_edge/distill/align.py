@@ -104,7 +104,7 @@ def _line(points: _Points) -> tuple[Tensor, Tensor]:
 
 
 def _polished(points: _Points, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """One round of least squares, residuals weighted by Tukey's biweight; a line that falls stays as it is."""
+    """One round of least squares, residuals weighted by Tukey's biweight; a falling line stays as it is."""
     left = points.inverse - (scale * points.disparity + shift)
     # Exact data leave rounding alone, which is no measure: a millionth is noise too.
     noise = NORMAL * _median(left.abs(), points.there) + 1e-6 * _median(points.inverse, points.there)
@@ -116,7 +116,7 @@ def _polished(points: _Points, scale: Tensor, shift: Tensor) -> tuple[Tensor, Te
     middle, level = average(points.disparity), average(points.inverse)
     run = points.disparity - middle
     slope = average(run * (points.inverse - level)) / average(run.square())
-    rises = (slope > 0) & (scale > 0)
+    rises = scale > 0
     return torch.where(rises, slope, scale), torch.where(rises, level - slope * middle, shift)
 
 

@@ -27,13 +27,11 @@ class RingLinks(NamedTuple):
 
     Attributes:
         here: float [B, L, h, w] in 0..1, how much of view l's picture belongs to the link.
-        there: float [B, L, h, w], the same in the next view.
-        linked: bool [B, L]; False where the ring has a gap.
+        there: float [B, L, h, w], the same in the next view; both are empty where the ring has a gap.
     """
 
     here: Tensor
     there: Tensor
-    linked: Tensor
 
 
 @torch.no_grad()
@@ -44,8 +42,8 @@ def ring_links(
 
     A pixel's membership is the share of some distances along its ray at which the neighbour sees the point
     (its mean over a picture is `rig.overlap`). Where less than `LEAST` of both pictures overlaps, the
-    neighbour's picture is widened by `REACH_DEG` to both sides; views that do not meet even so are not
-    linked, and their regions are empty.
+    neighbour's picture is widened by `REACH_DEG` to both sides; views that do not meet even so have empty
+    regions.
 
     Args:
         intrinsics: float [B, V, 3, 3], pixels, views in ring order.
@@ -63,10 +61,9 @@ def ring_links(
         )
         for sees in (_sees, _nearly_sees)
     )
-    overlap, near = (share.mean(dim=(3, 4)).amax(dim=0) >= LEAST for share in (both, strips))
-    regions = torch.where(near[..., None, None], strips, 0.0)
-    regions = torch.where(overlap[..., None, None], both, regions)
-    return RingLinks(regions[0], regions[1], overlap | near)
+    overlapping = both.mean(dim=(3, 4)).amax(dim=0) >= LEAST
+    regions = torch.where(overlapping[..., None, None], both, strips)
+    return RingLinks(regions[0], regions[1])
 
 
 def ring_ends(views: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -46,6 +46,14 @@ def test_affine_disparity_is_recovered_whatever_a_fifth_of_the_points_say(seed, 
     assert aligned.known.all()
 
 
+def test_data_without_any_rounding_are_recovered_too():
+    inverse = torch.arange(1, 41, dtype=torch.float64).view(1, 4, 10) / 64
+    truth = 1 / inverse
+    truth.view(-1)[::5] = 64.0
+    found = align(2 * inverse + 1, truth, torch.ones_like(truth, dtype=torch.bool)).inverse
+    torch.testing.assert_close(found, inverse)
+
+
 @given(seeds, scales, shifts, st.sampled_from([3, 10, 200]))
 def test_a_positive_scale_and_a_shift_of_the_disparity_change_nothing(seed, scale, shift, points):
     inverse, truth, world = scene(seed, points=points)
@@ -74,11 +82,11 @@ def test_few_points_are_aligned_by_median_and_spread(seed, points, scale, shift)
 
 def test_few_points_that_disagree_are_given_the_lidars_median_and_spread():
     disparity = torch.tensor([[[1.0, 2.0, 3.0, 5.0, 9.0, 4.0]]], dtype=torch.float64)
-    inverse = torch.tensor([[[0.3, 0.1, 0.4, 0.2, 0.5]]], dtype=torch.float64)
+    inverse = torch.tensor([[[0.1, 0.2, 0.25, 0.3, 0.9]]], dtype=torch.float64)
     truth = torch.nn.functional.pad(1 / inverse, (0, 1))
     found = align(disparity, truth, torch.ones_like(truth, dtype=torch.bool)).inverse
-    scale = (0.6 / 5) / (11 / 5)  # around the medians 0.3 and 3
-    assert float(found[0, 0, 5]) == pytest.approx(0.3 + scale * (4 - 3))
+    scale = (0.9 / 5) / (11 / 5)  # around the medians 0.25 and 3
+    assert float(found[0, 0, 5]) == pytest.approx(0.25 + scale * (4 - 3))
 
 
 @given(seeds)

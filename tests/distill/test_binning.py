@@ -187,7 +187,9 @@ def test_with_frozen_statistics_a_view_does_not_depend_on_its_batch():
 def test_a_shrunken_map_is_an_average_and_a_grown_one_lies_between():
     maps = torch.arange(16.0).view(1, 1, 4, 4)
     torch.testing.assert_close(resized(maps, (2, 2)), torch.tensor([[[[2.5, 4.5], [10.5, 12.5]]]]))
-    torch.testing.assert_close(resized(maps[..., :3], (1, 1)), maps[..., :3].mean().view(1, 1, 1, 1))
+    torch.testing.assert_close(
+        resized(maps[..., :3] ** 2, (1, 1)), (maps[..., :3] ** 2).mean().view(1, 1, 1, 1)
+    )
     grown = resized(maps, (8, 8))
     assert grown.min() == 0
     assert grown.max() == 15

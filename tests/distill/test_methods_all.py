@@ -158,6 +158,17 @@ def test_a_student_under_autocast_is_taken(name):
 
 
 @every_method
+def test_nothing_is_made_on_a_device_of_its_own(name):
+    """Whatever a method makes lies where its batch does: with another default, mixing the two would fail."""
+    batch, student, method = set_batch(sets=1), tiny_student(), built(name)
+    step = step_of(student, batch, teacher_views(batch))
+    with torch.device("meta"):
+        losses = method(step)
+    for key, loss in method(step).items():
+        assert torch.equal(losses[key], loss), key  # an index of another device is no error, but it is wrong
+
+
+@every_method
 def test_a_method_is_supervision_and_its_terms(name):
     batch = set_batch(sets=1)
     found = built(name)(step_of(tiny_student(), batch, teacher_views(batch)))

@@ -148,7 +148,7 @@ def test_hinton_follows_the_ground_truths_scale():
     assert not torch.isclose(hinton(step(farther)), hinton(step()))
 
 
-def test_the_own_car_is_told_nothing():
+def test_hinton_is_silent_on_own_car_and_sky():
     wild = TEACHER.disparity.clone()
     wild[:, 2:4, 42:, 18:61] = 9.0  # inside it
     other = TEACHER._replace(disparity=wild)
@@ -156,6 +156,8 @@ def test_the_own_car_is_told_nothing():
     torch.testing.assert_close(hinton(changed), hinton(given), rtol=1e-2, atol=0)
     (gradient,) = torch.autograd.grad(hinton(given), given.prediction.bins.logits)
     assert not gradient[2:4, :, 12:, 6:16].any()
+    assert not gradient[:, :, :2].any()  # the sky
+    assert gradient[:, :, 2:12].any(dim=1).all()
 
 
 # FitNet
@@ -199,6 +201,12 @@ def test_an_adapter_learns_features_that_the_students_hold():
         fitnet(given, term).backward()
         optimiser.step()
     assert float(fitnet(given, term).detach()) < 0.1 * before
+
+
+def test_fitnet_does_not_look_at_the_own_car():
+    wild = TEACHER.features.clone()
+    wild[:, 2:4, :, 4, 2:5] *= -1
+    assert torch.equal(fitnet(step(teacher=TEACHER._replace(features=wild))), fitnet(step()))
 
 
 def test_fitnet_is_the_squared_distance_of_directions():

@@ -17,6 +17,7 @@ from teaching import (
 )
 
 from fsmde_edge.distill.augment import SKY
+from fsmde_edge.distill.binning import direct_bins, positions
 from fsmde_edge.distill.losses import bin_divergence
 from fsmde_edge.distill.methods.build import build_method
 from fsmde_edge.distill.methods.ckd import CrossInteraction
@@ -25,6 +26,7 @@ from fsmde_edge.distill.methods.recipe import CkdRecipe, MethodRecipe
 BATCH = set_batch(sets=1)
 TEACHER = teacher_views(BATCH)
 STUDENT = tiny_student()
+BINS = ("direct", "shared", "student")
 
 
 def crossed(bins="direct", **settings):
@@ -37,6 +39,7 @@ def losses(batch=BATCH, teacher=TEACHER, student=STUDENT, *, bins="direct", cent
     step = step_of(student, batch, teacher)
     if centres is not None:
         step.prediction.bins.centres.mul_(centres)
+        step.prediction.bins.depth.mul_(centres)
     return crossed(bins, **settings)(step)
 
 
@@ -45,7 +48,7 @@ def scaled(batch, factor):
 
 
 @settings(max_examples=10)
-@given(st.floats(0.05, 20), st.sampled_from(["direct", "shared"]))
+@given(st.floats(0.05, 20), st.sampled_from(BINS))
 def test_scaling_the_ground_truth_leaves_the_probabilities_loss_as_it_is(factor, bins):
     plain, changed = losses(bins=bins), losses(scaled(BATCH, factor), bins=bins)
     assert torch.equal(plain["probability"], changed["probability"])
@@ -55,7 +58,7 @@ def test_scaling_the_ground_truth_leaves_the_probabilities_loss_as_it_is(factor,
 
 
 @settings(max_examples=10)
-@given(st.floats(0.05, 20), st.sampled_from(["direct", "shared"]))
+@given(st.floats(0.05, 20), st.sampled_from(BINS))
 def test_centres_and_ground_truth_that_scale_together_leave_the_centres_loss(factor, bins):
     with torch.no_grad():
         plain, changed = losses(bins=bins), losses(scaled(BATCH, factor), bins=bins, centres=factor)
@@ -67,13 +70,18 @@ def test_centres_and_ground_truth_that_scale_together_leave_the_centres_loss(fac
 @settings(max_examples=10)
 @given(st.floats(0.01, 100), st.floats(-50, 50))
 def test_scale_and_shift_of_the_teacher_change_nothing(scale, shift):
-    plain = losses()
-    changed = losses(teacher=TEACHER._replace(disparity=TEACHER.disparity * scale + shift))
+    moved = TEACHER._replace(disparity=TEACHER.disparity * scale + shift)
+    for bins in ("direct", "student"):
+        plain, changed = losses(bins=bins), losses(teacher=moved, bins=bins)
+        told_alike(plain, changed)
+
+
+def told_alike(plain, changed):
     for name, loss in plain.items():
         torch.testing.assert_close(changed[name], loss, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("bins", ["direct", "shared"])
+@pytest.mark.parametrize("bins", BINS)
 @pytest.mark.parametrize("frozen", [True, False])
 def test_each_term_trains_its_own_factor(bins, frozen):
     student = tiny_student(frozen=frozen)
@@ -99,8 +107,6 @@ def test_direct_bins_own_nothing():
 
 def test_probabilities_that_agree_with_the_teacher_cost_nothing_and_centres_can_meet_the_lidar():
     """Where the student says what the teacher does, and ground truth is its depth, all is done."""
-    from fsmde_edge.distill.binning import direct_bins, positions
-
     step = step_of(STUDENT, BATCH, TEACHER)
     where = positions(TEACHER.disparity.flatten(0, 1), step.world, (16, 24), warp=50.0)
     step.prediction.bins.logits.data.copy_(3 + direct_bins(where.u, 8, softness=1.0))
@@ -112,6 +118,23 @@ def test_probabilities_that_agree_with_the_teacher_cost_nothing_and_centres_can_
     truth = torch.where(BATCH.truth > 0, depth.view_as(BATCH.truth), BATCH.truth).detach()
     again = crossed()(step_of(STUDENT, BATCH._replace(truth=truth), TEACHER))
     assert float(again["centre"].detach()) == pytest.approx(0, abs=1e-6)
+
+
+def test_on_the_students_bins_its_own_structure_is_its_own_depth_whatever_the_scale():
+    student = tiny_student()
+    with torch.no_grad():
+        student.head.logits.weight.mul_(200)  # untrained, it says the same everywhere
+        depth = step_of(student, BATCH, TEACHER).prediction.bins.depth[:, 0]
+        own = TEACHER._replace(disparity=(7 / depth - 3).unflatten(0, BATCH.truth.shape[:2]))
+        apart = []
+        for teacher in (own, TEACHER):
+            step = step_of(student, BATCH, teacher)
+            disparity = teacher.disparity.flatten(0, 1)
+            where = positions(disparity, step.world, depth.shape[-2:], warp=50.0)
+            bins = torch.softmax(crossed("student", softness=0.3)._on_students_scale(where, step), dim=1)
+            told = (bins * step.prediction.bins.centres[..., None, None]).sum(dim=1)
+            apart.append((told.log() - depth.log())[where.known].abs().mean())
+    assert apart[0] < 0.3 * apart[1], apart
 
 
 def test_weights_and_temperature_are_heard():

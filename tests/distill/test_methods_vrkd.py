@@ -172,6 +172,14 @@ def test_bands_share_out_every_row(bands, height):
     assert loss(bands=bands).isfinite()
 
 
+def test_a_relation_that_the_teachers_map_is_too_coarse_for_is_not_asked():
+    batch = BATCH._replace(world=BATCH.world.clone())
+    batch.world[..., 24:, :] = False
+    assert related(features(size=(16, 24)), batch).known.any()
+    coarse = TEACHER._replace(features=TEACHER.features[..., :1, :1])
+    assert float(loss(batch, coarse).detach()) == 0
+
+
 # Training
 
 
@@ -208,8 +216,8 @@ def test_features_that_say_nothing_give_finite_gradients(dtype, value):
 
 
 def test_no_link_at_all_costs_nothing():
-    links = RingLinks(*(torch.zeros(3, 6, 8, 8).double(),) * 2, torch.zeros(3, 6, dtype=torch.bool))
-    found = relations(features(), links, BATCH.world, bands=3)
+    nowhere = torch.zeros(3, 6, 8, 8, dtype=torch.float64)
+    found = relations(features(), RingLinks(nowhere, nowhere), BATCH.world, bands=3)
     assert not found.known.any()
     assert found.cosine.isfinite().all()
 

@@ -11,7 +11,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fsmde_edge.distill.binning import Positions, TeacherBins, direct_bins, positions
+from fsmde_edge.distill.align import align
+from fsmde_edge.distill.binning import (
+    Positions,
+    TeacherBins,
+    direct_bins,
+    metric_index,
+    positions,
+    soft_bins,
+)
 from fsmde_edge.distill.losses import bin_divergence, log_ratio, mean
 from fsmde_edge.distill.methods.base import Step
 from fsmde_edge.distill.methods.recipe import CkdRecipe
@@ -47,10 +55,27 @@ class CrossInteraction(nn.Module):
             teacher = self.shared(step.taught.features.flatten(0, 1), where.u, step.head)
             anchor = self._divergence(direct, teacher, where, step)
             losses["anchor"] = recipe.anchor_weight * anchor
+        elif recipe.bins == "student":
+            teacher = self._on_students_scale(where, step)
         probability = self._divergence(teacher, student, where, step)
         losses["probability"] = recipe.probability_weight * probability
         losses["centre"] = recipe.centre_weight * self._centre(teacher, where, step)
         return losses
+
+    def _on_students_scale(self, where: Positions, step: Step) -> Tensor:
+        """The teacher's structure on the student's bins, by the scale and shift that bring it nearest to it.
+
+        Ground truth has no part in it, so its scale changes nothing; nor does the scale of the centres.
+        """
+        bins = step.prediction.bins
+        size = (bins.depth.shape[-2], bins.depth.shape[-1])
+        depth = bins.depth[:, 0].detach().to(where.u.dtype)
+        disparity = resized(step.taught.disparity.flatten(0, 1)[:, None], size)[:, 0]
+        aligned = align(disparity, depth, where.known)
+        centres = bins.centres.detach().to(where.u.dtype)
+        return soft_bins(
+            metric_index(1 / aligned.inverse, centres), centres.shape[1], softness=self.recipe.softness
+        )
 
     def _divergence(self, teacher: Tensor, student: Tensor, where: Positions, step: Step) -> Tensor:
         apart = bin_divergence(teacher, student, temperature=self.recipe.temperature)

@@ -29,7 +29,7 @@ class Hinton(nn.Module):
         size = (student.shape[-2], student.shape[-1])
         aligned = align(step.taught.disparity.flatten(0, 1), step.truth, step.world)
         inverse = resized(aligned.inverse[:, None], size)[:, 0] * step.zoom[:, None, None]
-        centres = step.prediction.bins.centres.detach().to(inverse.dtype)
+        centres = step.prediction.bins.centres.to(inverse.dtype)
         teacher = soft_bins(metric_index(1 / inverse, centres), student.shape[1], softness=recipe.softness)
         told = mostly(step.world & ~step.sky, size) & aligned.known[:, None, None]
         apart = bin_divergence(teacher, student, temperature=recipe.temperature)

@@ -48,7 +48,8 @@ class CkdRecipe:
 
     Attributes:
         bins: where the teacher's probabilities come from: its disparity's position (`direct`), or its
-            features through an adapter and the student's own bin head (`shared`).
+            features through an adapter and the student's own bin head (`shared`), or its disparity brought to
+            the student's own scale and shift (`student`): no view's centres must learn the teacher's scale.
         probability_weight: of the divergence of the student's probabilities from the teacher's.
         centre_weight: of the error of the student's centres under the teacher's probabilities.
         anchor_weight: of the divergence of the shared bins from the direct ones.
@@ -57,7 +58,7 @@ class CkdRecipe:
         softness: standard deviation of the direct assignment, in bins.
     """
 
-    bins: Literal["direct", "shared"] = "shared"
+    bins: Literal["direct", "shared", "student"] = "shared"
     probability_weight: float = 1.0
     centre_weight: float = 1.0
     anchor_weight: float = 1.0

@@ -80,7 +80,7 @@ def relations(features: Tensor, links: RingLinks, world: Tensor, *, bands: int) 
         for views, region in zip(ends, (links.here, links.there), strict=True)
     ]
     descriptors = torch.stack([part for part, _ in described])
-    known = torch.stack([part for _, part in described]) & links.linked[..., None]
+    known = torch.stack([part for _, part in described])
     here, there = _directions(descriptors, known)
     return Relations(
         torch.einsum("blmc,blnc->blmn", here, there), known[0][..., :, None] & known[1][..., None, :]
