@@ -65,7 +65,7 @@ class Recording:
 
     def __init__(self, sets: int, cameras: Rig | None = None) -> None:
         self.rig, self.sets, self.closed, self.given = cameras or rig(), sets, 0, 0
-        self.name, self.drops = "recording", {"c0": {"late": 2}}
+        self.name, self.drops, self.layouts = "recording", {"c0": {"late": 2}}, None
 
     def __iter__(self):
         for index in range(self.sets):
@@ -81,6 +81,9 @@ class Recording:
                 ),
                 index=index,
             )
+
+    def stop(self) -> None:
+        pass
 
     def close(self) -> None:
         self.closed += 1

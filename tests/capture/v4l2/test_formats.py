@@ -4,8 +4,10 @@ import pytest
 
 from fsmde_edge.capture.v4l2.errors import CameraError
 from fsmde_edge.capture.v4l2.fake import FakeCamera, FakeKernel
-from fsmde_edge.capture.v4l2.formats import KNOWN, choose, code_of, number_of
+from fsmde_edge.capture.v4l2.formats import KNOWN, choose, code_of, colour_of, number_of
 from fsmde_edge.capture.v4l2.ioctls import open_node, set_layout
+from fsmde_edge.preprocessing.colour import Colour
+from fsmde_edge.preprocessing.raw import RawLayout
 
 BYTES = {
     "UYVY": 2,
@@ -23,17 +25,16 @@ BYTES = {
 
 @pytest.mark.parametrize("code", BYTES)
 def test_a_picture_takes_the_bytes_that_its_format_says(code):
-    format = KNOWN[code]
-    assert format.size(format.stride(64), 48) == 64 * 48 * BYTES[code]
-    padded = format.stride(64) + 32
-    assert format.size(padded, 48) == padded * 48 * (
-        BYTES[code] if code in ("NV12",) else 2 if code == "NV16" else 1
-    )
+    layout = RawLayout(code=code, width=64, height=48)
+    assert layout.size == layout.buffer == 64 * 48 * BYTES[code]
+    padded = layout.stride + 32
+    rows = {"NV12": 1.5, "NV16": 2}.get(code, 1)
+    assert RawLayout(code=code, width=64, height=48, stride=padded).size == padded * 48 * rows
 
 
 def test_motion_jpeg_has_no_size():
     assert KNOWN["MJPG"].compressed
-    assert KNOWN["MJPG"].size(0, 1080) == 0
+    assert RawLayout(code="MJPG", width=1920, height=1080, buffer=1 << 20).size == 0
 
 
 @pytest.mark.parametrize("code", [*KNOWN, "Y16 ", "pgCC"])
@@ -53,4 +54,29 @@ def test_a_layout_that_cannot_hold_the_picture_is_refused(monkeypatch):
     monkeypatch.setattr(FakeCamera, "_size", lambda _self: 64 * 32)
     with pytest.raises(CameraError, match="2048 bytes in rows of 128 hold YUYV 64x32, which they cannot"):
         set_layout(node, KNOWN["YUYV"], 64, 32)
+    node.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ((0, 0, 0), Colour()),
+        ((8, 0, 0), Colour()),
+        ((3, 0, 0), Colour(matrix="bt709")),
+        ((8, 2, 1), Colour(matrix="bt709", full_range=True)),
+        ((3, 1, 2), Colour()),
+        ((7, 0, 0), Colour(full_range=True)),
+        ((7, 0, 2), Colour()),
+    ],
+)
+def test_colours_are_those_that_the_driver_says_or_v4l2_means(said, meant):
+    assert colour_of(*said) == meant
+
+
+def test_a_size_that_chroma_cannot_have_is_the_cameras_error(monkeypatch):
+    monkeypatch.setattr("fsmde_edge.capture.v4l2.fake.SIZES", ((64, 32), (63, 32)))
+    node = open_node("/dev/fake0", FakeKernel([FakeCamera("/dev/fake0", formats=("GREY", "YUYV"))]))
+    monkeypatch.setattr(FakeCamera, "_layout", lambda _self: RawLayout(code="GREY", width=126, height=32))
+    with pytest.raises(CameraError, match="YUYV of 63x32: chroma comes in pairs; choose another size"):
+        set_layout(node, KNOWN["YUYV"], 63, 32)
     node.close()

@@ -4,6 +4,7 @@ import threading
 
 from fsmde_edge.capture.lease import Captured
 from fsmde_edge.capture.v4l2.inbox import Inbox
+from fsmde_edge.capture.v4l2.loss import Cause
 from fsmde_edge.frames import Stamp
 
 
@@ -33,7 +34,7 @@ def test_an_overflow_releases_the_oldest_of_that_camera_once_and_counts_it():
     for picture in (other, *pictures):
         inbox.put(picture)
     assert [picture.lease.released for picture in pictures] == [1, 1, 0, 0]
-    assert inbox.dropped == {"a": 2}
+    assert inbox.drops == {"a": {Cause.SLOW: 2}, "b": {Cause.SLOW: 0}}
     assert inbox.take(0) == [other, pictures[2], pictures[3]]
     assert inbox.take(0) == []
 
