@@ -105,9 +105,10 @@ def _tuning() -> dict[str, Any]:
         (RUNS / "tune").glob("*.json"), key=lambda p: (ORDER.index(p.stem.split("-")[0]), p.stem)
     ):
         record = json.loads(path.read_text(encoding="utf-8"))
-        method = record["settings"]
-        own = {k: v for k, v in method.items() if k not in ("name", "supervised") and v is not None}
-        told = "; ".join(f"{k} {_brief(v)}" for k, v in {"supervised": method["supervised"], **own}.items())
+        settings = {k: v for k, v in record["settings"].items() if k != "name" and v is not None}
+        if len(settings) > 1:
+            del settings["supervised"]  # the same for all that have a teacher
+        told = "; ".join(f"{k} {_brief(v)}" for k, v in settings.items())
         rows.append([path.stem, told, f"{record['abs_rel']:.4f}", f"{record['depth_consistency']:.4f}"])
     header = ("trial", "settings", "Abs Rel", "depth consistency")
     return {"title": "Trials on the dev split, one seed each", "header": header, "rows": rows}

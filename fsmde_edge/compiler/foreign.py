@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsmde_edge.bundle import DepthKind
-from fsmde_edge.compiler.simplify import run_model, waves
+from fsmde_edge.compiler.simplify import fold_constants, run_model, waves
 from fsmde_edge.errors import InputError
 from fsmde_edge.evaluation.gate import TILE
 from fsmde_edge.graph.model import (
@@ -182,6 +182,8 @@ def load_foreign(path: Path, config: Path | None, *, views: int) -> ForeignNetwo
     """
     model = load_model(path)
     _refuse_not_finite(model, path)
+    if _is_open(model.graph.output) and not _is_open(model.graph.input):
+        model = fold_constants(model, where=path)  # as PyTorch's older exporter leaves reflection pads
     if config is not None:
         network = wrap(model, ForeignConfig.load(config), views=views, where=path)
     else:
@@ -213,6 +215,11 @@ def _refuse_not_finite(model: ModelProto, where: object) -> None:
                     where=where,
                     hint="export the network again from sound weights",
                 )
+
+
+def _is_open(infos: Iterable[ValueInfoProto]) -> bool:
+    """Whether any of them has a dimension without a number."""
+    return any(not size.HasField("dim_value") for info in infos for size in info.type.tensor_type.shape.dim)
 
 
 def wrap(model: ModelProto, config: ForeignConfig, *, views: int, where: object = None) -> ForeignNetwork:

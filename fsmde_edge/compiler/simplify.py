@@ -65,6 +65,21 @@ def simplify(
     return simple
 
 
+def fold_constants(model: ModelProto, *, where: object = None) -> ModelProto:
+    """Compute once what depends on constants alone: shapes that an exporter left open become known.
+
+    Args:
+        model: a tidy model whose inputs have static shapes.
+        where: the network's file, for messages.
+
+    Errors:
+        InputError, MissingExtra: as `simplify`.
+    """
+    folded = tidy(_onnxsim(model, where), where=where)
+    _compare(model, folded, waves(model), where)
+    return folded
+
+
 def waves(model: ModelProto) -> dict[str, NDArray[Any]]:
     """A fixed input that is smooth and differs from view to view: pictures, and 1 to 2 for the rest."""
     types = tensor_types(model)

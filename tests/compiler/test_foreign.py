@@ -156,6 +156,28 @@ def test_files_are_read_and_missing_descriptions_told(tmp_path):
         load_foreign(tmp_path / "ours.onnx", None, views=6)
 
 
+def test_sizes_that_hang_on_constants_alone_are_worked_out(tmp_path):
+    """PyTorch's older exporter computes what a reflection pad adds, and leaves the output's size open."""
+    b = Builder(7)
+    pads = b.node(
+        "Reshape", b.const([1, 1, 1, 1, 0, 0, 0, 0], dtype=np.int64), b.const([-1, 2], dtype=np.int64)
+    )
+    ends = (b.const(v, dtype=np.int64) for v in ([-1], [-9223372036854775807], [0], [-1]))
+    pads = b.node("Transpose", b.node("Slice", pads, *ends), perm=[1, 0])
+    pads = b.node("Cast", b.node("Reshape", pads, b.const([-1], dtype=np.int64)), to=TensorProto.INT64)
+    x = b.node("Pad", b.relu(b.conv("picture", 3, 4, name="conv"), "relu"), pads, mode="reflect")
+    b.node("Abs", b.conv(x, 4, 1, name="out"), name="abs")
+    b.nodes[-1].output[0] = "map"
+    shapes = {"picture": (TensorProto.FLOAT, [1, 3, 32, 64])}, {"map": (TensorProto.FLOAT, [1, 1, "h", "w"])}
+    save_model(b.model(*shapes), tmp_path / "theirs.onnx")
+    (tmp_path / "theirs.yaml").write_text("version: 1\noutput: {kind: relative}\n")
+    found = load_foreign(tmp_path / "theirs.onnx", tmp_path / "theirs.yaml", views=2)
+    assert (found.interface.height, found.interface.width) == (32, 64)
+    images = pictures(2, 32, 64)
+    depth = run_model(found.model, {"images": images, "focal": focals(2)})["depth"]
+    assert depth.shape == (2, 32, 64)
+
+
 def test_an_input_of_another_layout_or_an_output_that_is_no_map_is_refused():
     with pytest.raises(InputError, match="channels in NHWC"):
         wrap(network(), config(input={"layout": "NHWC"}), views=2)
