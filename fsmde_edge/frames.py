@@ -5,14 +5,17 @@ All values are frozen and validated once, where they are made; their arrays are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fsmde_edge.errors import InputError
+from fsmde_edge.preprocessing.raw import RawLayout, unpack
 from fsmde_edge.rig import Rig
 
 
@@ -67,6 +70,64 @@ class Frame:
             )
         object.__setattr__(self, "image", read_only(self.image))
 
+    @property
+    def valid(self) -> bool:
+        """A picture that was recorded is there."""
+        return True
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.image.shape[1], self.image.shape[0]
+
+    @property
+    def raw(self) -> NDArray[np.uint8]:
+        """Its bytes, RGB without gaps."""
+        return np.ascontiguousarray(self.image).reshape(-1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RawFrame:
+    """One camera's picture as its driver wrote it, in memory that is on loan until its set is released.
+
+    Attributes:
+        camera: the camera's name in the rig.
+        raw: the picture's bytes, not copied; None where the camera gave none at this instant.
+        layout: how they lie.
+        stamp: when it was exposed; of a missing picture, the set's earliest.
+        sequence: the driver's own running number.
+    """
+
+    camera: str
+    raw: memoryview | None
+    layout: RawLayout
+    stamp: Stamp
+    sequence: int = 0
+
+    @property
+    def valid(self) -> bool:
+        """Whether there is a picture."""
+        return self.raw is not None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.layout.width, self.layout.height
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The picture as uint8 [H, W, 3], RGB, by its definition: slow, and a copy; black if missing."""
+        if self.raw is None:
+            return np.zeros((self.layout.height, self.layout.width, 3), dtype=np.uint8)
+        return unpack(self.raw, self.layout)
+
+
+class Loan(Protocol):
+    """Memory that belongs to somebody else."""
+
+    def release(self) -> None:
+        """Give it back; may be called twice."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FrameSet:
@@ -76,11 +137,15 @@ class FrameSet:
         frames: one frame a camera.
         index: running number within the source.
         name: the source's own name for this instant (scene and sample), for reports.
+        loan: what the pictures are on loan from; None where they are the set's own.
+        realtime_offset_ns: CLOCK_REALTIME minus CLOCK_MONOTONIC when a live set was made.
     """
 
-    frames: tuple[Frame, ...]
+    frames: tuple[Frame | RawFrame, ...]
     index: int = 0
     name: str = ""
+    loan: Loan | None = None
+    realtime_offset_ns: int | None = None
 
     def __post_init__(self) -> None:
         if not self.frames:
@@ -101,9 +166,37 @@ class FrameSet:
         return tuple(frame.stamp.ns for frame in self.frames)
 
     @property
+    def valid(self) -> tuple[bool, ...]:
+        """Which views have a picture."""
+        return tuple(frame.valid for frame in self.frames)
+
+    @property
     def skew_ms(self) -> float:
         """Time between the first and the last exposure of the set, in milliseconds."""
-        return (max(self.stamps_ns) - min(self.stamps_ns)) / 1e6
+        stamps = [frame.stamp.ns for frame in self.frames if frame.valid]
+        return (max(stamps) - min(stamps)) / 1e6
+
+    def ages_ns(self, now_ns: int) -> dict[str, int]:
+        """How old each picture is, of a live set; empty for a recording, whose clock says nothing of now.
+
+        Args:
+            now_ns: on CLOCK_MONOTONIC.
+        """
+        live = (frame for frame in self.frames if frame.valid and frame.stamp.clock is Clock.MONOTONIC)
+        return {frame.camera: now_ns - frame.stamp.ns for frame in live}
+
+    def release(self) -> None:
+        """Give pictures on loan back: nobody may look at them afterwards. May be called twice."""
+        if self.loan is not None:
+            self.loan.release()
+
+    @contextmanager
+    def given_back(self) -> Iterator[None]:
+        """Release it at the end, whatever happens."""
+        try:
+            yield
+        finally:
+            self.release()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -116,6 +209,8 @@ class DepthSet:
         stamps_ns: each view's stamp.
         focal: float32 [V], fx in pixels of the network-size picture.
         index: the frame set's running number.
+        valid: which views have depth that may be shown as current; the depth of others is 0. All if None.
+        valid_until_ns: when it ceases to be current, on CLOCK_MONOTONIC; None for recordings.
         confidence: float32 [V, H, W] in 0..1, where the network gives one.
     """
 
@@ -124,6 +219,8 @@ class DepthSet:
     stamps_ns: tuple[int, ...]
     focal: NDArray[np.float32]
     index: int = 0
+    valid: tuple[bool, ...] | None = None
+    valid_until_ns: int | None = None
     confidence: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
@@ -138,6 +235,8 @@ class DepthSet:
                 f"a depth set of {self.depth.shape[0]} views names {views} cameras, "
                 f"{len(self.stamps_ns)} stamps and {len(self.focal)} focal lengths"
             )
+        if self.valid is not None and len(self.valid) != views:
+            raise InputError(f"a depth set of {views} views says of {len(self.valid)} whether they are valid")
         if self.confidence is not None and self.confidence.shape != self.depth.shape:
             raise InputError(f"confidence has shape {self.confidence.shape}, depth {self.depth.shape}")
         object.__setattr__(self, "depth", read_only(self.depth))

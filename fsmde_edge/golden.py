@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsmde_edge.bundle import Golden, reading
-from fsmde_edge.frames import Frame
+from fsmde_edge.frames import Frame, RawFrame
 from fsmde_edge.preprocess import preprocess
 from fsmde_edge.rig import BrownConrady, Camera, Distortion, Fisheye, NoDistortion, VirtualPinhole
 
@@ -30,7 +30,7 @@ def make_golden(
     images: NDArray[np.uint8],
     focal: NDArray[np.float32],
     depth: Mapping[str, NDArray[np.float32]],
-    frame: Frame,
+    frame: Frame | RawFrame,
 ) -> Golden:
     """Golden frames of one frame set, with preprocessing vectors cut from one of its pictures.
 

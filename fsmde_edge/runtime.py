@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -15,6 +15,7 @@ import numpy as np
 
 from fsmde_edge.bundle import Manifest
 from fsmde_edge.capture.source import Source
+from fsmde_edge.errors import InputError
 from fsmde_edge.evaluation.latency import Latency
 from fsmde_edge.frames import DepthSet, FrameSet
 from fsmde_edge.inference.session import Session
@@ -36,6 +37,10 @@ class RunReport:
         drops: camera to cause to count.
         stopped: whether a signal ended it.
         preparation: what made the network's images, for people.
+        ages: camera to how old its picture was once its depth was there; empty for recordings.
+        skew: of live sets, from the first to the last exposure; None for recordings.
+        incomplete, late, unreadable: live sets that lacked a view; whose depth came after `max_age_ms`, and
+            is marked invalid; and with a picture that cannot be decoded, of which no depth was made.
     """
 
     sets: int
@@ -43,6 +48,11 @@ class RunReport:
     drops: Mapping[str, Mapping[str, int]]
     stopped: bool
     preparation: str = ""
+    ages: Mapping[str, Latency] = field(default_factory=dict)
+    skew: Latency | None = None
+    incomplete: int = 0
+    late: int = 0
+    unreadable: int = 0
 
 
 def run(
@@ -55,6 +65,7 @@ def run(
     how: How = "auto",
     threads: int = 1,
     fit: bool = False,
+    max_age_ms: float | None = None,
 ) -> RunReport:
     """Turn a source's frame sets into depth until it ends, `frames` are done, or a signal comes.
 
@@ -69,14 +80,17 @@ def run(
         how: what prepares the pictures: the fast kernel, the definition, or the first that works.
         threads: views that are prepared at once.
         fit: rectify each camera into the bundle's own view (see `views_for`).
+        max_age_ms: depth of pictures that are older than this once it is there is marked invalid; no such
+            limit if None, and for recordings.
 
     Raises:
         InputError: the source's cameras do not fit the bundle.
     """
-    watch = _StopWatch()
+    watch, live = _StopWatch(), _Live(max_age_ms)
     count = 0
-    with _closing(sinks), _stop_signal() as stop:
-        views = views_for(source.rig, manifest, how=how, threads=threads, fit=fit)
+    with _closing(sinks), _stop_signal(source.stop) as stop:
+        layouts = source.layouts
+        views = views_for(source.rig, manifest, how=how, threads=threads, fit=fit, layouts=layouts)
         incoming = iter(source)
         while not stop.is_set() and (frames is None or count < frames):
             with watch.stage("capture"):
@@ -85,36 +99,86 @@ def run(
                 watch.forget("capture")
                 break
             if source.rig is not views.rig:
-                views = views_for(source.rig, manifest, how=how, threads=threads, fit=fit)
-            _one(frame_set, views, session, sinks, watch)
-            count += 1
+                views = views_for(source.rig, manifest, how=how, threads=threads, fit=fit, layouts=layouts)
+            count += _one(frame_set, views, session, sinks, watch, live)
     return RunReport(
         sets=count,
         stages=watch.stages(),
         drops=source.drops,
         stopped=stop.is_set(),
         preparation=views.preparation.name if views.preparation else "",
+        ages={camera: Latency.of(list(seconds)) for camera, seconds in live.ages.items()},
+        skew=Latency.of(list(live.skews)) if live.skews else None,
+        incomplete=live.incomplete,
+        late=live.late,
+        unreadable=live.unreadable,
     )
 
 
 def _one(
-    frame_set: FrameSet, views: Views, session: Session, sinks: Sequence[Sink], watch: _StopWatch
-) -> None:
-    with watch.stage("preprocess"):
-        images, focal = views.prepare(frame_set)
+    frame_set: FrameSet,
+    views: Views,
+    session: Session,
+    sinks: Sequence[Sink],
+    watch: _StopWatch,
+    live: _Live,
+) -> bool:
+    """Whether depth was made of it. Its pictures go back before the network runs: buffers are few."""
+    with frame_set.given_back():
+        try:
+            with watch.stage("preprocess"):
+                images, focal = views.prepare(frame_set)
+        except InputError:
+            if frame_set.loan is None:
+                raise
+            live.unreadable += 1  # a camera's broken JPEG is no reason to end
+            return False
     with watch.stage("infer"):
         result = session.infer(images, focal)
+    valid, until = live.judge(frame_set, time.monotonic_ns())
     depth_set = DepthSet(
-        depth=np.where(views.world, result.depth, np.float32(0)),
+        depth=np.where(views.world & np.array(valid)[:, None, None], result.depth, np.float32(0)),
         cameras=frame_set.cameras,
         stamps_ns=frame_set.stamps_ns,
         focal=focal,
         index=frame_set.index,
+        valid=valid,
+        valid_until_ns=until,
         confidence=result.confidence,
     )
     with watch.stage("sinks"):
         for sink in sinks:
             sink.write(frame_set, images, depth_set)
+    return True
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    """What is known of live sets; nothing of it concerns recordings."""
+
+    max_age_ms: float | None
+    ages: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=NEWEST)))
+    skews: deque[float] = field(default_factory=lambda: deque(maxlen=NEWEST))
+    incomplete: int = 0
+    late: int = 0
+    unreadable: int = 0
+
+    def judge(self, frame_set: FrameSet, now_ns: int) -> tuple[tuple[bool, ...], int | None]:
+        """Which views' depth is current, and until when."""
+        valid, ages = frame_set.valid, frame_set.ages_ns(now_ns)
+        if not ages:
+            return valid, None
+        for camera, age in ages.items():
+            self.ages[camera].append(age / 1e9)
+        self.skews.append(frame_set.skew_ms / 1e3)
+        self.incomplete += not all(valid)
+        if self.max_age_ms is None:
+            return valid, None
+        until = now_ns - max(ages.values()) + round(self.max_age_ms * 1e6)
+        if until < now_ns:
+            self.late += 1
+            valid = (False,) * len(valid)
+        return valid, until
 
 
 @dataclass(slots=True, eq=False)
@@ -156,7 +220,7 @@ def _closing(sinks: Sequence[Sink]) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
+def _stop_signal(then: Callable[[], None]) -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set, once; the previous handlers come back at once after that."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -171,6 +235,7 @@ def _stop_signal() -> Iterator[threading.Event]:
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()
         restore()
+        then()
 
     for number in previous:
         signal.signal(number, on_signal)

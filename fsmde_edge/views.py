@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from fsmde_edge.fit import fitted_pinholes, refuse_focal, refuse_other_count, wo
 from fsmde_edge.frames import FrameSet
 from fsmde_edge.preprocess import own_pinholes, preprocess_set
 from fsmde_edge.preprocessing.prepare import How, Preparation, open_preparation
+from fsmde_edge.preprocessing.raw import RawLayout
 from fsmde_edge.rig import Rig, VirtualPinhole
 
 
@@ -37,19 +39,25 @@ class Views:
         if self.preparation is None:
             return preprocess_set(frame_set, self.rig, self.pinholes)
         for frame, camera in zip(frame_set.frames, self.rig.cameras, strict=False):
-            height, width = frame.image.shape[:2]
-            if (width, height) != (camera.width, camera.height):
+            if frame.size != (camera.width, camera.height):
                 raise InputError(
-                    f"a picture of camera {camera.name} is {width}x{height}, its calibration is for "
+                    f"a picture of camera {camera.name} is {frame.size[0]}x{frame.size[1]}, its "
+                    "calibration is for "
                     f"{camera.width}x{camera.height}",
                     where=frame_set.name or None,
                 )
-        pictures = [np.ascontiguousarray(frame.image).reshape(-1) for frame in frame_set.frames]
+        pictures = [frame.raw for frame in frame_set.frames]
         return self.preparation.images(pictures), np.array([p.fx for p in self.pinholes], dtype=np.float32)
 
 
 def views_for(
-    rig: Rig, manifest: Manifest, *, how: How | None = None, threads: int = 1, fit: bool = False
+    rig: Rig,
+    manifest: Manifest,
+    *,
+    how: How | None = None,
+    threads: int = 1,
+    fit: bool = False,
+    layouts: Sequence[RawLayout] | None = None,
 ) -> Views:
     """Match a rig to a bundle: each camera keeps its own field of view, at network size.
 
@@ -61,6 +69,7 @@ def views_for(
         how: what prepares pictures; None for the definition, bit by bit what `build` calibrated with.
         threads: views that are prepared at once.
         fit: rectify each camera into the bundle's own view instead: the picture's edges may be lost.
+        layouts: of the cameras' pictures, in ring order; RGB without gaps if None.
 
     Raises:
         InputError: another number of cameras, or a focal length that the network is not trusted with.
@@ -75,7 +84,9 @@ def views_for(
         for pinhole, view in zip(pinholes, manifest.views, strict=True):
             refuse_focal(pinhole.name, pinhole.fx, view)
         world = _squashed_masks(rig, width, height)
-    preparation = None if how is None else open_preparation(rig.cameras, pinholes, how=how, threads=threads)
+    preparation = None
+    if how is not None:
+        preparation = open_preparation(rig.cameras, pinholes, layouts=layouts, how=how, threads=threads)
     return Views(rig=rig, pinholes=pinholes, world=world, preparation=preparation)
 
 

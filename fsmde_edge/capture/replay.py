@@ -63,6 +63,14 @@ class DatasetReplay:
             previous_ns, previous_time = stamp, time.monotonic()
             yield sample.frame_set
 
+    @property
+    def layouts(self) -> None:
+        """Pictures are RGB."""
+        return None
+
+    def stop(self) -> None:
+        """Nothing here waits."""
+
     def close(self) -> None:
         """Forget the loaded sample."""
         self._first = None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from fsmde_edge.frames import FrameSet
+from fsmde_edge.preprocessing.raw import RawLayout
 from fsmde_edge.rig import Rig
 
 
@@ -24,13 +25,22 @@ class Source(Protocol):
     def drops(self) -> Mapping[str, Mapping[str, int]]:
         """Pictures that never became part of a set, so far: camera → cause → number."""
 
+    @property
+    def layouts(self) -> tuple[RawLayout, ...] | None:
+        """How pictures lie in their buffers, in ring order, where they come raw; None where they are RGB."""
+
     def __iter__(self) -> Iterator[FrameSet]:
         """Yield frame sets, their views in the rig's ring order.
+
+        A live set's pictures are on loan: it is to be released once they were looked at.
 
         Errors:
             InputError: a recording that cannot be read on.
             DeviceError: a camera that failed.
         """
+
+    def stop(self) -> None:
+        """End the iteration rather than wait for another set; may be called by a signal handler."""
 
     def close(self) -> None:
         """Give everything back; may be called twice."""

@@ -88,6 +88,14 @@ class VideoSource:
             yield FrameSet(frames=frames, index=index, name=f"{self.name}/{index:06d}")
             index += 1
 
+    @property
+    def layouts(self) -> None:
+        """Pictures are RGB."""
+        return None
+
+    def stop(self) -> None:
+        """Nothing here waits."""
+
     def close(self) -> None:
         """Close all files."""
         for video in self._videos.values():

@@ -1,4 +1,4 @@
-"""fsmde-edge run: a recording to metric depth."""
+"""fsmde-edge run: cameras or a recording to metric depth."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsmde_edge.cli.arguments import add_backend, add_bundle, add_threads, natural, positive
+from fsmde_edge.cli.live import add_camera_arguments, live_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fsmde_edge.bundle import Bundle
     from fsmde_edge.capture.source import Source
+    from fsmde_edge.runtime import RunReport
     from fsmde_edge.sinks.base import Sink
 
 EXAMPLES = """examples:
@@ -18,20 +22,30 @@ EXAMPLES = """examples:
   fsmde-edge run bundle --source /data/ddad --scenes 000150 --masks masks --out depth
   fsmde-edge run bundle --source recording/*.mp4 --rig rig.yaml --mosaic depth.mp4
       one video file a camera, named after its camera in the rig
+  fsmde-edge run bundle --cameras /dev/video0-5 --rig rig.yaml --out depth
+  fsmde-edge run bundle --cameras rig.yaml --missing mask --max-age 300
+      a rig file that says of each camera which device it is
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `run`."""
     add_bundle(parser)
-    parser.add_argument(
+    sources = parser.add_mutually_exclusive_group(required=True)
+    sources.add_argument(
         "--source",
         nargs="+",
-        required=True,
         metavar="SOURCE",
         help="synthetic; a data set's path; or one video file a camera (CAMERA.mp4 or CAMERA=FILE)",
     )
-    parser.add_argument("--rig", type=Path, metavar="YAML", help="the cameras of the video files")
+    sources.add_argument(
+        "--cameras",
+        nargs="+",
+        metavar="DEVICE",
+        help="V4L2 devices in ring order: nodes, ranges (/dev/video0-5), globs, names by path, "
+        "CAMERA=DEVICE; or a rig file that names them",
+    )
+    parser.add_argument("--rig", type=Path, metavar="YAML", help="the cameras of the devices or video files")
     parser.add_argument("--split", help="which split of the data set (DGP: train, val, test)")
     parser.add_argument("--scenes", nargs="+", metavar="NAME", help="only these scenes of the data set")
     parser.add_argument(
@@ -58,12 +72,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--allow-failed", action="store_true", help="run a bundle whose gate did not pass")
     parser.add_argument("--seed", type=natural, default=0, help="of the synthetic source")
+    add_camera_arguments(parser)
     add_threads(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Open everything first, then run; print stage latencies and drops."""
+    from contextlib import closing
+
     from fsmde_edge.bundle import open_bundle
+    from fsmde_edge.cli.live import camera_report
     from fsmde_edge.errors import UsageError
     from fsmde_edge.finalise.serve import ensure_engine
     from fsmde_edge.inference.backends import open_session
@@ -75,32 +93,40 @@ def run(args: argparse.Namespace) -> int:
     _refuse_failed(bundle, args)
     ensure_engine(bundle, args.backend, say=print, threads=args.threads, allow_failed=args.allow_failed)
     source = _source(args, bundle)
-    choice = open_session(bundle, precision=args.precision, backend=args.backend, threads=args.threads)
-    print(f"{choice.session.precision} on {choice.session.detail} ({choice.reason})")
-    sinks = _sinks(args, bundle)
-    with choice.session as session:
-        report = run_loop(
-            source,
-            session,
-            bundle.manifest,
-            sinks,
-            frames=args.frames,
-            how=args.preprocess,
-            threads=args.threads,
-            fit=args.fit,
-        )
-    source.close()
+    with closing(source):
+        choice = open_session(bundle, precision=args.precision, backend=args.backend, threads=args.threads)
+        print(f"{choice.session.precision} on {choice.session.detail} ({choice.reason})")
+        sinks = _sinks(args, bundle)
+        with choice.session as session, camera_report(source):
+            report = run_loop(
+                source,
+                session,
+                bundle.manifest,
+                sinks,
+                frames=args.frames,
+                how=args.preprocess,
+                threads=args.threads,
+                fit=args.fit,
+                max_age_ms=args.max_age,
+            )
+            _print_report(report, sinks)
+    return 0
+
+
+def _print_report(report: RunReport, sinks: Sequence[Sink]) -> None:
     print(f"{report.sets} frame sets{', stopped by a signal' if report.stopped else ''}")
     print(f"  prepared by {report.preparation}")
     for name, latency in report.stages.items():
-        print(f"  {name:10s} p50 {latency.p50:7.1f} ms  p90 {latency.p90:7.1f} ms  p99 {latency.p99:7.1f} ms")
+        print(f"  {name:10s} {latency}")
     drops = {camera: causes for camera, causes in report.drops.items() if any(causes.values())}
-    print(f"  drops      {drops or 'none'}")
+    if not report.ages:
+        print(f"  drops      {drops or 'none'}")
+    for line in live_lines(report):
+        print(line)
     for sink in sinks:
         saturated = getattr(sink, "saturated", 0)
         if saturated:
             print(f"  {saturated} pixels lie beyond what a PNG of this --png-scale can tell")
-    return 0
 
 
 def _refuse_failed(bundle: Bundle, args: argparse.Namespace) -> None:
@@ -116,8 +142,12 @@ def _refuse_failed(bundle: Bundle, args: argparse.Namespace) -> None:
 
 def _source(args: argparse.Namespace, bundle: Bundle) -> Source:
     from fsmde_edge.capture import open_source
+    from fsmde_edge.cli.live import open_live, refuse_camera_arguments
     from fsmde_edge.datasets.rigfile import load_rig
 
+    if args.cameras is not None:
+        return open_live(args, bundle)
+    refuse_camera_arguments(args)
     height, width = bundle.manifest.size
     return open_source(
         args.source,

@@ -8,8 +8,8 @@ from pathlib import Path
 from fsmde_edge.cli.arguments import add_threads, positive
 
 EXAMPLES = """examples:
-  fsmde-edge train tiny-streets --out runs/tiny
-      the recipe of the shipped checkpoint; run it again to go on where it stopped
+  fsmde-edge train streets-supervised --out runs/tiny
+      on synthetic streets; run it again to go on where it stopped
   fsmde-edge build --precision int8 --checkpoint runs/tiny/student.safetensors
 """
 

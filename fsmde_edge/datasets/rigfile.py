@@ -12,14 +12,18 @@
         distortion: {model: brown-conrady, coefficients: [-0.3, 0.1, 0.0, 0.0, 0.0]}
         camera_to_vehicle: [[0, 0, 1, 1.5], [-1, 0, 0, 0], [0, -1, 0, 1.6], [0, 0, 0, 1]]
         ego_mask: front_mask.png
+        device: /dev/v4l/by-path/platform-tegra-capture-vi-video-index0
+        offset_ms: -3.5
 
-`distortion` (none, brown-conrady, fisheye; coefficients in OpenCV's order), `skew` and `ego_mask` (a PNG
-beside the file, 255 = world, 0 = own vehicle) may be left out. Lengths in pixels and metres.
+`distortion` (none, brown-conrady, fisheye; coefficients in OpenCV's order), `skew`, `ego_mask` (a PNG
+beside the file, 255 = world, 0 = own vehicle), `device` (which camera of this machine it is) and `offset_ms`
+(what is added to its stamps to agree with the others) may be left out. Lengths in pixels and metres.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +40,22 @@ _BROWN_CONRADY = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
 _FISHEYE = ("k1", "k2", "k3", "k4")
 _NUMBERS = ("fx", "fy", "cx", "cy")
 _REQUIRED = {"name", "width", "height", *_NUMBERS, "camera_to_vehicle"}
-_OPTIONAL = {"distortion", "skew", "ego_mask"}
+_OPTIONAL = {"distortion", "skew", "ego_mask", "device", "offset_ms"}
+_MOST_OFFSET = 10_000.0
+"""Milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plugged:
+    """How a rig's camera is plugged into this machine.
+
+    Attributes:
+        device: its node or a name of it; None where the file says none.
+        offset_ms: what is added to its stamps to agree with those of the other cameras.
+    """
+
+    device: str | None
+    offset_ms: float
 
 
 def load_rig(path: Path) -> Rig:
@@ -45,6 +64,31 @@ def load_rig(path: Path) -> Rig:
     Errors:
         InputError: missing, not YAML, another version, an unknown or missing key, a value out of range.
     """
+    content = _read(path)
+    with parsing(path):
+        return Rig.of(_camera(values, path) for values in content)
+
+
+def load_plugged(path: Path) -> dict[str, Plugged]:
+    """Read from a rig file which device each of its cameras is, by name.
+
+    Errors:
+        InputError: as for `load_rig`.
+    """
+    content = _read(path)
+    with parsing(path):
+        return {str(values["name"]): _plugged(values) for values in content}
+
+
+def _plugged(values: Mapping[str, Any]) -> Plugged:
+    device, offset = values.get("device"), float(values.get("offset_ms", 0.0))
+    if not abs(offset) <= _MOST_OFFSET:
+        raise InputError(f"camera {values['name']} has an offset of {offset:g} ms")
+    return Plugged(None if device is None else str(device), offset)
+
+
+def _read(path: Path) -> list[Any]:
+    """A rig file's cameras, unchecked."""
     import yaml
 
     try:
@@ -57,7 +101,7 @@ def load_rig(path: Path) -> Rig:
             raise InputError(
                 f"has version {content['version']!r}, this program reads version {VERSION}", where=path
             )
-        return Rig.of(_camera(values, path) for values in content["cameras"])
+        return list(content["cameras"])
 
 
 def save_rig(path: Path, rig: Rig) -> None:

@@ -228,7 +228,8 @@ def _run(job: Job, recipe: AblationRecipe, options: AblationOptions, crew: Team)
     selection = recipe.test if options.which == "final" else recipe.dev
     dataset = open_selection(selection, size=recipe.size, root=Path())
     score = evaluate(run.averaged, dataset, size=recipe.size, team=crew, max_depth=selection.max_depth)
-    return _record(job, own, options, run.seconds, score)
+    taught = None if teacher is None else teacher.fingerprint
+    return {**_record(job, own, options, run.seconds, score), "teacher": taught}
 
 
 def _record(

@@ -25,6 +25,9 @@ class Latency:
         p50, p90, p99 = np.percentile(np.asarray(seconds) * 1e3, (50, 90, 99))
         return cls(p50=float(p50), p90=float(p90), p99=float(p99), runs=len(seconds))
 
+    def __str__(self) -> str:
+        return f"p50 {self.p50:7.1f} ms  p90 {self.p90:7.1f} ms  p99 {self.p99:7.1f} ms"
+
     def as_dict(self) -> dict[str, float]:
         """Name to value."""
         return asdict(self)

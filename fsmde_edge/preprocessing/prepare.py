@@ -36,8 +36,10 @@ class Preparation:
     size: tuple[int, int]
     threads: int = 1
 
-    def images(self, buffers: Sequence[Buffer], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """The network's images, uint8 [V, H, W, 3], in `out` where it is given.
+    def images(
+        self, buffers: Sequence[Buffer | None], out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """The network's images, uint8 [V, H, W, 3], in `out` where it is given; black without a picture.
 
         Raises:
             InputError: another number of buffers, or one that does not hold a picture.
@@ -46,12 +48,19 @@ class Preparation:
             raise InputError(f"{len(buffers)} pictures and {len(self.views)} views do not go together")
         made = np.empty((len(self.views), *self.size, 3), np.uint8) if out is None else out
         if self.threads == 1:
-            for view, buffer, image in zip(self.views, buffers, made, strict=True):
-                view(buffer, image)
+            for each in zip(self.views, buffers, made, strict=True):
+                _make(*each)
         else:
             with ThreadPoolExecutor(self.threads) as pool:
-                list(pool.map(lambda view, *rest: view(*rest), self.views, buffers, made))
+                list(pool.map(_make, self.views, buffers, made))
         return made
+
+
+def _make(view: View, buffer: Buffer | None, out: NDArray[np.uint8]) -> None:
+    if buffer is None:
+        out[:] = 0
+    else:
+        view(buffer, out)
 
 
 def open_preparation(

@@ -27,6 +27,7 @@ class RawFormat:
 
     Attributes:
         code: V4L2's four characters.
+        name: in words.
         kind: how colours lie in it.
         pixel_bytes: of the first plane.
         halved_rows: planes: chroma has half as many rows as luma.
@@ -35,16 +36,29 @@ class RawFormat:
     """
 
     code: str
+    name: str
     kind: Kind
     pixel_bytes: int = 1
     halved_rows: bool = False
     order: str = ""
     bits: int = 8
 
+    @property
+    def compressed(self) -> bool:
+        """Whether a picture's size varies."""
+        return self.kind == "jpeg"
+
 
 def _bayer(bits: int, *codes: str) -> tuple[RawFormat, ...]:
     return tuple(
-        RawFormat(code=code, kind="bayer", pixel_bytes=1 if bits == 8 else 2, order=order, bits=bits)
+        RawFormat(
+            code=code,
+            name=f"Bayer {order}, {bits} bits",
+            kind="bayer",
+            pixel_bytes=1 if bits == 8 else 2,
+            order=order,
+            bits=bits,
+        )
         for code, order in zip(codes, ("RGGB", "GRBG", "GBRG", "BGGR"), strict=True)
     )
 
@@ -52,20 +66,20 @@ def _bayer(bits: int, *codes: str) -> tuple[RawFormat, ...]:
 FORMATS: Mapping[str, RawFormat] = {
     each.code: each
     for each in (
-        RawFormat(code="UYVY", kind="packed", pixel_bytes=2, order="UYVY"),
-        RawFormat(code="YUYV", kind="packed", pixel_bytes=2, order="YUYV"),
-        RawFormat(code="NV12", kind="planes", halved_rows=True),
-        RawFormat(code="NV16", kind="planes"),
-        RawFormat(code="RGB3", kind="rgb", pixel_bytes=3, order="RGB"),
-        RawFormat(code="BGR3", kind="rgb", pixel_bytes=3, order="BGR"),
-        RawFormat(code="GREY", kind="grey"),
-        RawFormat(code="MJPG", kind="jpeg", pixel_bytes=0),
+        RawFormat(code="UYVY", name="YUV 4:2:2", kind="packed", pixel_bytes=2, order="UYVY"),
+        RawFormat(code="YUYV", name="YUV 4:2:2", kind="packed", pixel_bytes=2, order="YUYV"),
+        RawFormat(code="NV12", name="YUV 4:2:0, two planes", kind="planes", halved_rows=True),
+        RawFormat(code="NV16", name="YUV 4:2:2, two planes", kind="planes"),
+        RawFormat(code="RGB3", name="RGB, 8 bits", kind="rgb", pixel_bytes=3, order="RGB"),
+        RawFormat(code="BGR3", name="BGR, 8 bits", kind="rgb", pixel_bytes=3, order="BGR"),
+        RawFormat(code="GREY", name="grey, 8 bits", kind="grey"),
+        RawFormat(code="MJPG", name="Motion JPEG", kind="jpeg", pixel_bytes=0),
         *_bayer(8, "RGGB", "GRBG", "GBRG", "BA81"),
         *_bayer(10, "RG10", "BA10", "GB10", "BG10"),
         *_bayer(12, "RG12", "BA12", "GB12", "BG12"),
     )
 }
-"""Code to format."""
+"""Code to format, best first: less work for each pixel, then less loss."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +90,7 @@ class RawLayout:
         code: the pixel format.
         width, height: in pixels.
         stride: bytes from one row to the next; 0 for no gap. A second plane has the same and follows at once.
+        buffer: bytes of a whole buffer where a driver says; those of a picture if 0.
         colour: of formats with chroma.
         gains: of red, green and blue, for Bayer formats.
     """
@@ -84,6 +99,7 @@ class RawLayout:
     width: int
     height: int
     stride: int = 0
+    buffer: int = 0
     colour: Colour = field(default_factory=Colour)
     gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
@@ -95,6 +111,8 @@ class RawLayout:
         least = self.width * self.format.pixel_bytes
         if self.stride == 0:
             object.__setattr__(self, "stride", least)
+        if self.buffer == 0:
+            object.__setattr__(self, "buffer", self.size)
         if self.width < 1 or self.height < 1 or self.stride < least:
             raise InputError(f"{self.code} of {self.width}x{self.height} with {self.stride} bytes a row")
         halves = (self.format.kind in {"packed", "planes", "bayer"}, self.format.halved_rows)
@@ -102,6 +120,9 @@ class RawLayout:
             raise InputError(
                 f"{self.code} of {self.width}x{self.height}: chroma comes in pairs", hint="use an even size"
             )
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.width}x{self.height}"
 
     @property
     def format(self) -> RawFormat:
@@ -113,7 +134,7 @@ class RawLayout:
         """Bytes of a picture; 0 where it varies."""
         format = self.format
         chroma = self.height // 2 if format.halved_rows else self.height if format.kind == "planes" else 0
-        return self.stride * (self.height + chroma) if format.kind != "jpeg" else 0
+        return self.stride * (self.height + chroma) if not format.compressed else 0
 
     def planes(self, buffer: memoryview | bytes | Bytes) -> tuple[Bytes, ...]:
         """The rows of each plane, uint8 [rows, stride], without a copy.

@@ -13,7 +13,10 @@ from fsmde_edge.frames import DepthSet, FrameSet
 
 
 class NpzSink:
-    """One archive a frame set: `depth` float32 [V, H, W], `cameras`, `stamps_ns`, and maybe `confidence`."""
+    """One archive a set: `depth` float32 [V, H, W], `cameras`, `stamps_ns`, maybe `valid` and `confidence`.
+
+    `valid` is bool [V]: whether a view's depth was current when it was made; where not, it is 0.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Make the folder; files of the same name are replaced.
@@ -35,6 +38,8 @@ class NpzSink:
             "cameras": np.array(depth_set.cameras),
             "stamps_ns": np.array(depth_set.stamps_ns, dtype=np.int64),
         }
+        if depth_set.valid is not None:
+            arrays["valid"] = np.array(depth_set.valid)
         if depth_set.confidence is not None:
             arrays["confidence"] = depth_set.confidence
         buffer = io.BytesIO()

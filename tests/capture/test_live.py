@@ -159,6 +159,10 @@ def test_a_lost_camera_is_masked_and_told_of_and_taken_back():
         assert masked.frames[1].raw is None
         assert not masked.frames[1].image.any()
         assert set(masked.ages_ns(time.monotonic_ns())) == {"c0", "c2"}
+        small = own_pinholes(source.rig, 32, 16)
+        preparation = open_preparation(source.rig.cameras, small, layouts=source.layouts)
+        images = preparation.images([frame.raw for frame in masked.frames])
+        assert [image.any() for image in images] == [True, False, True]
         while not said:
             next(incoming)
         cameras[1].plug()

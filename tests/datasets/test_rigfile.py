@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
-from fsmde_edge.datasets.rigfile import load_rig, save_rig
+from fsmde_edge.datasets.rigfile import Plugged, load_plugged, load_rig, save_rig
 from fsmde_edge.errors import InputError, OutputError
 from fsmde_edge.rig import BrownConrady, Camera, Fisheye, NoDistortion, Rig
 
@@ -88,3 +88,21 @@ def test_a_rig_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         save_rig(tmp_path / "file/rig.yaml", Rig.of([camera("front", FORWARD)]))
+
+
+def test_which_device_a_camera_is_may_be_said(tmp_path, values):
+    path = tmp_path / "rig.yaml"
+    assert load_plugged(path) == {"front": Plugged(None, 0.0)}
+    values["cameras"][0] |= {"device": "/dev/video3", "offset_ms": -3.5}
+    path.write_text(yaml.safe_dump(values))
+    assert load_plugged(path) == {"front": Plugged("/dev/video3", -3.5)}
+    assert load_rig(path).names == ("front",)
+
+
+@pytest.mark.parametrize("offset", ["soon", 1e9, ".nan"])
+def test_an_offset_that_is_none_is_refused(tmp_path, values, offset):
+    path = tmp_path / "rig.yaml"
+    values["cameras"][0]["offset_ms"] = offset
+    path.write_text(yaml.safe_dump(values).replace("'.nan'", ".nan"))
+    with pytest.raises(InputError, match=r"rig\.yaml"):
+        load_plugged(path)

@@ -84,6 +84,8 @@ def test_the_passes_follow_each_other_and_none_is_done_twice(asked, tmp_path):
                 "depth_consistency", "per_camera"):  # fmt: skip
         assert key in one, key
     assert len(one["sets"]) == 2
+    assert one["teacher"] is None
+    assert len(final["vrkd-full-0"]["teacher"]) == 64
     before = (tmp_path / "out/vrkd-full-1.json").stat().st_mtime_ns
     code, said = asked("--final")
     assert (code, said.out) == (0, "")

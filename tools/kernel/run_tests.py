@@ -13,10 +13,11 @@ from pathlib import Path
 
 import guest
 import image
+from bundle import small_bundle
 
 TESTS = ("-m", "pytest", "tests/kernel", "-q", "-ra", "-o", "addopts=", "-p", "no:cacheprovider",
          "--confcutdir=tests/kernel")  # fmt: skip
-LIMIT = 300
+LIMIT = 480
 """Seconds for booting and all tests."""
 
 
@@ -32,6 +33,7 @@ def main() -> int:
         print("FSMDE_APT=1 make kernel-test")
         print("SKIPPED: kernel-test needs Debian's kernel package; the command above fetches it, as root")
         return 0
+    os.environ["FSMDE_KERNEL_BUNDLE"] = str(small_bundle(guest.CACHE))
     with tempfile.TemporaryDirectory() as share:
         command = [str(Path(sys.executable)), *TESTS, *sys.argv[1:]]
         return guest.run(command, Path(share), vivid=guest.vivid_options(), timeout=LIMIT)

@@ -19,7 +19,6 @@ from enum import Enum
 from typing import ClassVar
 
 from fsmde_edge.capture.v4l2.errors import CameraError
-from fsmde_edge.capture.v4l2.formats import Layout
 from fsmde_edge.capture.v4l2.ioctls import Filled, Node, Queue, request_buffers
 from fsmde_edge.capture.v4l2.kernel import Kernel
 from fsmde_edge.capture.v4l2.structs import (
@@ -28,6 +27,7 @@ from fsmde_edge.capture.v4l2.structs import (
     DMA_BUF_SYNC_START_READ,
     MemoryKind,
 )
+from fsmde_edge.preprocessing.raw import RawLayout
 
 PAGE = 4096
 """Slots start and end on it: USERPTR wants it, and so does registering memory with CUDA."""
@@ -105,7 +105,7 @@ class Buffers(ABC):
     kind: ClassVar[MemoryKind]
     copies: ClassVar[int] = 0
 
-    def __init__(self, node: Node, layout: Layout, slots: Sequence[Slot]) -> None:
+    def __init__(self, node: Node, layout: RawLayout, slots: Sequence[Slot]) -> None:
         self.node, self.layout = node, layout
         self.copied = 0
         """Bytes that a CPU copied so far."""
@@ -296,7 +296,7 @@ class CopyBuffers(Buffers):
             return None
         slot = next((slot for slot in self._slots if not slot.held), None)
         if slot is not None:
-            length = min(filled.used, self.layout.size, len(slot.bytes))
+            length = min(filled.used, self.layout.buffer, len(slot.bytes))
             ctypes.memmove(slot.address, self._from[filled.buffer] + filled.start, length)
             slot.held = True
             self.copied += length
@@ -354,7 +354,7 @@ REFUSALS = frozenset(
 
 
 def open_buffers(
-    node: Node, layout: Layout, slots: Sequence[Slot], memory: Memory | None
+    node: Node, layout: RawLayout, slots: Sequence[Slot], memory: Memory | None
 ) -> tuple[Buffers, str]:
     """Start a stream in the first mode that the driver takes, or in the one that is asked for.
 
@@ -386,7 +386,7 @@ def open_buffers(
     )
 
 
-def _streaming(mode: type[Buffers], node: Node, layout: Layout, slots: Sequence[Slot]) -> Buffers:
+def _streaming(mode: type[Buffers], node: Node, layout: RawLayout, slots: Sequence[Slot]) -> Buffers:
     buffers = mode(node, layout, slots)
     try:
         buffers.arm()

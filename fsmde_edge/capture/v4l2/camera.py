@@ -13,7 +13,7 @@ from fractions import Fraction
 from fsmde_edge.capture.lease import Captured, LeaseError
 from fsmde_edge.capture.v4l2.buffers import MODES, Buffers, Memory, Ring, Slot, open_buffers
 from fsmde_edge.capture.v4l2.errors import CameraError
-from fsmde_edge.capture.v4l2.formats import Layout, choose, known
+from fsmde_edge.capture.v4l2.formats import choose, known
 from fsmde_edge.capture.v4l2.ioctls import (
     Filled,
     Node,
@@ -30,6 +30,7 @@ from fsmde_edge.capture.v4l2.kernel import Kernel, LinuxKernel
 from fsmde_edge.capture.v4l2.loss import Cause, Losses
 from fsmde_edge.capture.v4l2.structs import BufFlags, EventType
 from fsmde_edge.frames import Clock, ExposurePoint, Stamp
+from fsmde_edge.preprocessing.raw import RawLayout
 
 EXPOSURES = {
     int(BufFlags.SOURCE_START_OF_EXPOSURE): ExposurePoint.START,
@@ -124,12 +125,12 @@ class Camera:
             kernel: the operating system or a fake of it.
         """
         self.name, self.path = name, path
-        self._settings, self._kernel = settings, kernel
+        self.settings, self._kernel = settings, kernel
         self._lock = threading.Lock()
         self._node: Node | None = None
         self._buffers: Buffers | None = None
         self._slots: Sequence[Slot] = ()
-        self._layout: Layout | None = None
+        self._layout: RawLayout | None = None
         self._whole = 0
         """Bytes of a picture; 0 if they vary."""
         self._losses = Losses(None)
@@ -146,7 +147,7 @@ class Camera:
         self.drops: Counter[str] = Counter()
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> RawLayout:
         """How its pictures lie; known once it is prepared."""
         assert self._layout is not None
         return self._layout
@@ -172,7 +173,7 @@ class Camera:
         """Time between two pictures, as measured or as the driver says."""
         return self._losses.period_ns
 
-    def prepare(self) -> Layout:
+    def prepare(self) -> RawLayout:
         """Open the node, set format, size and rate.
 
         Errors:
@@ -182,29 +183,29 @@ class Camera:
         try:
             layout = self._set(node)
             before = self._layout
-            if before not in (None, layout):
+            if before is not None and before != layout:
                 raise CameraError(
-                    f"came back as {layout} in {layout.size} bytes, it was {before} in {self.layout.size}",
+                    f"came back as {layout} in {layout.buffer} bytes, it was {before} in {before.buffer}",
                     where=self.path,
                     hint="start again",
                 )
-            self.rate = get_rate(node) if self._settings.rate is None else set_rate(node, self._settings.rate)
+            self.rate = get_rate(node) if self.settings.rate is None else set_rate(node, self.settings.rate)
         except BaseException:
             node.close()
             raise
         self._node, self._layout = node, layout
-        self._whole = layout.format.size(layout.stride, layout.height)
+        self._whole = layout.size
         self._losses = Losses(round(1_000_000_000 / self.rate) if self.rate else None)
         return layout
 
-    def _set(self, node: Node) -> Layout:
+    def _set(self, node: Node) -> RawLayout:
         before = self._layout
         if before is not None:
             return set_layout(node, before.format, before.width, before.height)
         _, width, height = get_layout(node)
-        if self._settings.size is not None:
-            width, height = self._settings.size
-        wanted = self._settings.format
+        if self.settings.size is not None:
+            width, height = self.settings.size
+        wanted = self.settings.format
         format = choose(formats(node), path=self.path) if wanted is None else known(wanted, path=self.path)
         return set_layout(node, format, width, height)
 
@@ -374,18 +375,50 @@ def open_cameras(
     Errors:
         CameraError: one of them fails; all are closed then.
     """
+    cameras = prepare_cameras(paths, dict.fromkeys(paths, settings), kernel=kernel)
+    return cameras, begin_cameras(cameras)
+
+
+def prepare_cameras(
+    paths: Mapping[str, str], settings: Mapping[str, Settings], *, kernel: Kernel | None = None
+) -> list[Camera]:
+    """Open all cameras and set their formats, without a picture yet.
+
+    Args:
+        paths: camera name to node.
+        settings: of each.
+        kernel: a fake; the operating system if None.
+
+    Errors:
+        CameraError: one of them fails; all are closed then.
+    """
     system = LinuxKernel() if kernel is None else kernel
-    cameras = [Camera(name, path, settings, system) for name, path in paths.items()]
+    cameras = [Camera(name, path, settings[name], system) for name, path in paths.items()]
     with contextlib.ExitStack() as undo:
-        sizes = []
         for camera in cameras:
             undo.callback(camera.close)
-            sizes.append((settings.buffers, camera.prepare().size))
-        ring = Ring(sizes)
+            camera.prepare()
+        undo.pop_all()
+    return cameras
+
+
+def begin_cameras(cameras: Sequence[Camera]) -> Ring:
+    """Start cameras that are prepared, in one ring.
+
+    Returns:
+        What holds their pictures (dmabuf aside).
+
+    Errors:
+        CameraError: one of them fails; all are closed then.
+    """
+    with contextlib.ExitStack() as undo:
+        for camera in cameras:
+            undo.callback(camera.close)
+        ring = Ring([(camera.settings.buffers, camera.layout.buffer) for camera in cameras])
         for camera, slots in zip(cameras, ring.slots, strict=True):
             camera.begin(slots)
         undo.pop_all()
-    return cameras, ring
+    return ring
 
 
 def _stamp(filled: Filled) -> Stamp:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fsmde_edge.capture.v4l2.formats import KNOWN, code_of, number_of
+from fsmde_edge.capture.v4l2.formats import code_of, number_of
 from fsmde_edge.capture.v4l2.structs import (
     DMA_BUF_SYNC,
     TIME_PER_FRAME,
@@ -40,6 +40,7 @@ from fsmde_edge.capture.v4l2.structs import (
     SizeKind,
     StreamParm,
 )
+from fsmde_edge.preprocessing.raw import RawLayout
 
 SIZES = ((64, 32), (320, 180))
 PAGE = mmap.PAGESIZE
@@ -211,15 +212,17 @@ class FakeCamera:
         answer.discrete = Fract(1, _at((30, 15), answer.index))
 
     def _size(self) -> int:
-        format = KNOWN[self._code]
-        return self.data_offset + (format.size(format.stride(self._width), self._height) or 4096)
+        return self.data_offset + (self._layout().size or 4096)
+
+    def _layout(self) -> RawLayout:
+        return RawLayout(code=self._code, width=self._width, height=self._height)
 
     def _get_format(self, answer: Format) -> None:
         picture = answer.fmt.pix_mp if self.planar else answer.fmt.pix
         picture.width, picture.height, picture.field = self._width, self._height, 1
         picture.pixelformat = number_of(self._code)
         plane = picture.plane_fmt[0] if self.planar else picture
-        plane.bytesperline, plane.sizeimage = KNOWN[self._code].stride(self._width), self._size()
+        plane.bytesperline, plane.sizeimage = self._layout().stride, self._size()
         if self.planar:
             picture.num_planes = 1
 

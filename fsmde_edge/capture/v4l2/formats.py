@@ -1,90 +1,24 @@
-"""Pixel formats that we understand, and how a picture lies in its buffer."""
+"""V4L2's names for pixel formats and colours, and which format is taken."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from fsmde_edge.capture.v4l2.errors import CameraError
+from fsmde_edge.preprocessing.colour import Colour
+from fsmde_edge.preprocessing.raw import FORMATS as KNOWN
+from fsmde_edge.preprocessing.raw import RawFormat
 
+__all__ = ["KNOWN", "choose", "code_of", "colour_of", "known", "number_of"]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PixelFormat:
-    """One pixel format.
+_REC709, _JPEG = 3, 7
+"""Of enum v4l2_colorspace."""
 
-    Attributes:
-        code: the four characters that V4L2 names it by.
-        name: in words.
-        row_bits: bits that one pixel takes in a row of the first plane; 0 if compressed.
-        rows: rows of the buffer for two rows of the picture (chroma planes count at the same stride).
-    """
+_ENCODING_709 = (2, 4)
+"""Of enum v4l2_ycbcr_encoding: BT.709 and its extension."""
 
-    code: str
-    name: str
-    row_bits: int
-    rows: int = 2
-
-    @property
-    def compressed(self) -> bool:
-        """Whether a picture's size varies."""
-        return self.row_bits == 0
-
-    def size(self, stride: int, height: int) -> int:
-        """Bytes of a picture with this stride; 0 if compressed."""
-        return 0 if self.compressed else stride * -(-height * self.rows // 2)
-
-    def stride(self, width: int) -> int:
-        """The least bytes of a row."""
-        return -(-width * self.row_bits // 8)
-
-
-def _bayer(bits: int, codes: Iterable[str]) -> tuple[PixelFormat, ...]:
-    orders = ("RGGB", "GRBG", "GBRG", "BGGR")
-    words = 8 if bits == 8 else 16
-    return tuple(
-        PixelFormat(code=code, name=f"Bayer {order}, {bits} bits", row_bits=words)
-        for order, code in zip(orders, codes, strict=True)
-    )
-
-
-KNOWN = {
-    format.code: format
-    for format in (
-        PixelFormat(code="UYVY", name="YUV 4:2:2, UYVY", row_bits=16),
-        PixelFormat(code="YUYV", name="YUV 4:2:2, YUYV", row_bits=16),
-        PixelFormat(code="NV12", name="YUV 4:2:0, two planes", row_bits=8, rows=3),
-        PixelFormat(code="NV16", name="YUV 4:2:2, two planes", row_bits=8, rows=4),
-        PixelFormat(code="RGB3", name="RGB, 8 bits", row_bits=24),
-        PixelFormat(code="BGR3", name="BGR, 8 bits", row_bits=24),
-        PixelFormat(code="GREY", name="grey, 8 bits", row_bits=8),
-        PixelFormat(code="MJPG", name="Motion JPEG", row_bits=0),
-        *_bayer(8, ("RGGB", "GRBG", "GBRG", "BA81")),
-        *_bayer(10, ("RG10", "BA10", "GB10", "BG10")),
-        *_bayer(12, ("RG12", "BA12", "GB12", "BG12")),
-    )
-}
-"""Code to format, best first: less work for each pixel, then less loss."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """How a camera's pictures lie in memory, as the driver answered.
-
-    Attributes:
-        format: of the pixels.
-        width, height: in pixels.
-        stride: bytes from one row to the next (bytesperline), often more than a row needs.
-        size: bytes of a whole buffer (sizeimage).
-    """
-
-    format: PixelFormat
-    width: int
-    height: int
-    stride: int
-    size: int
-
-    def __str__(self) -> str:
-        return f"{self.format.code} {self.width}x{self.height}"
+_FULL = 1
+"""Of enum v4l2_quantization."""
 
 
 def code_of(number: int) -> str:
@@ -98,7 +32,17 @@ def number_of(code: str) -> int:
     return int.from_bytes(code.encode("latin-1").ljust(4), "little")
 
 
-def choose(offered: Iterable[str], *, path: str) -> PixelFormat:
+def colour_of(space: int, encoding: int, quantisation: int) -> Colour:
+    """What a driver says of its luma and chroma; where it leaves something open, V4L2's own rules hold.
+
+    Source: the defaults of `V4L2_MAP_YCBCR_ENC_DEFAULT` and `V4L2_MAP_QUANTIZATION_DEFAULT` in videodev2.h.
+    """
+    modern = encoding in _ENCODING_709 or (encoding == 0 and space == _REC709)
+    full = quantisation == _FULL or (quantisation == 0 and space == _JPEG)
+    return Colour(matrix="bt709" if modern else "bt601", full_range=full)
+
+
+def choose(offered: Iterable[str], *, path: str) -> RawFormat:
     """The best format among those that a camera offers.
 
     Errors:
@@ -115,7 +59,7 @@ def choose(offered: Iterable[str], *, path: str) -> PixelFormat:
     )
 
 
-def known(code: str, *, path: str) -> PixelFormat:
+def known(code: str, *, path: str) -> RawFormat:
     """The format that was asked for by name.
 
     Errors:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from fsmde_edge.capture.lease import Captured
+from fsmde_edge.capture.v4l2.loss import Cause
 
 
 class Outlet(Protocol):
@@ -16,12 +17,15 @@ class Outlet(Protocol):
     def put(self, captured: Captured) -> None:
         """Take a picture over, and release it some time."""
 
+    def tick(self, now_ns: int) -> int | None:
+        """Time passed; returns when to be called again at the latest, or None (CLOCK_MONOTONIC)."""
+
     def close(self) -> None:
         """No more will come; may be called twice."""
 
     @property
-    def dropped(self) -> Mapping[str, int]:
-        """Pictures of each camera that the reader was too slow for."""
+    def drops(self) -> Mapping[str, Mapping[Cause, int]]:
+        """Camera → cause → pictures that no reader got."""
 
 
 class Inbox:
@@ -38,7 +42,7 @@ class Inbox:
         self._queues: dict[str, deque[Captured]] = {camera: deque() for camera in cameras}
         self._ready = threading.Condition()
         self._open = True
-        self._dropped: Counter[str] = Counter()
+        self._slow = dict.fromkeys(self._queues, 0)
 
     def put(self, captured: Captured) -> None:
         """Add a picture; the oldest of its camera goes if there are too many, and all if it is closed."""
@@ -49,12 +53,16 @@ class Inbox:
                 queue.append(captured)
                 if len(queue) > self._depth:
                     surplus = queue.popleft()
-                    self._dropped[captured.camera] += 1
+                    self._slow[captured.camera] += 1
                 self._ready.notify()
             else:
                 surplus = captured
         if surplus is not None:
             surplus.lease.release()
+
+    def tick(self, now_ns: int) -> int | None:  # noqa: ARG002
+        """Nothing here depends on time."""
+        return None
 
     def take(self, timeout: float | None) -> list[Captured]:
         """All that waits, oldest stamp first; waits for something. Each is the caller's to release.
@@ -79,9 +87,9 @@ class Inbox:
             captured.lease.release()
 
     @property
-    def dropped(self) -> Mapping[str, int]:
-        """Pictures of each camera that the reader was too slow for."""
-        return self._dropped
+    def drops(self) -> Mapping[str, Mapping[Cause, int]]:
+        """Camera → cause → pictures that no reader got."""
+        return {camera: {Cause.SLOW: count} for camera, count in self._slow.items()}
 
     @property
     def is_open(self) -> bool:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from fsmde_edge.capture.v4l2.errors import CameraError, camera_error
-from fsmde_edge.capture.v4l2.formats import Layout, PixelFormat, code_of, number_of
+from fsmde_edge.capture.v4l2.formats import code_of, colour_of, number_of
 from fsmde_edge.capture.v4l2.kernel import Kernel
 from fsmde_edge.capture.v4l2.structs import (
     CONTROL_DISABLED,
@@ -39,6 +39,9 @@ from fsmde_edge.capture.v4l2.structs import (
     SizeKind,
     StreamParm,
 )
+from fsmde_edge.errors import InputError
+from fsmde_edge.preprocessing.colour import Colour
+from fsmde_edge.preprocessing.raw import RawFormat, RawLayout
 
 _QBUF, _DQBUF = (
     int(Request.QBUF),
@@ -198,7 +201,7 @@ def get_layout(node: Node) -> tuple[str, int, int]:
     return code_of(picture.pixelformat), picture.width, picture.height
 
 
-def set_layout(node: Node, format: PixelFormat, width: int, height: int) -> Layout:
+def set_layout(node: Node, format: RawFormat, width: int, height: int) -> RawLayout:
     """Set format and size, and compare the answer: a driver replaces what it does not know without a word.
 
     Errors:
@@ -232,19 +235,24 @@ def set_layout(node: Node, format: PixelFormat, width: int, height: int) -> Layo
             hint="choose another pixel format",
         )
     plane = picture.plane_fmt[0] if node.planar else picture
-    return _checked(node, format, width, height, stride=plane.bytesperline, size=plane.sizeimage)
+    colour = colour_of(picture.colorspace, picture.ycbcr_enc, picture.quantization)
+    return _checked(node, *got, stride=plane.bytesperline, buffer=plane.sizeimage, colour=colour)
 
 
-def _checked(node: Node, format: PixelFormat, width: int, height: int, *, stride: int, size: int) -> Layout:
-    row = format.stride(width)
-    stride = stride or row
-    if stride < row or size < max(1, format.size(stride, height)):
+def _checked(
+    node: Node, code: str, width: int, height: int, *, stride: int, buffer: int, colour: Colour
+) -> RawLayout:
+    try:
+        layout = RawLayout(code=code, width=width, height=height, stride=stride, buffer=buffer, colour=colour)
+    except InputError as error:
+        raise CameraError(f"gives {error.what}", where=node.path, hint="choose another size") from error
+    if buffer < max(1, layout.size):
         raise CameraError(
-            f"says {size} bytes in rows of {stride} hold {format.code} {width}x{height}, which they cannot",
+            f"says {buffer} bytes in rows of {layout.stride} hold {layout}, which they cannot",
             where=node.path,
             hint="choose another pixel format or size; this is its driver's fault",
         )
-    return Layout(format=format, width=width, height=height, stride=stride, size=size)
+    return layout
 
 
 def set_rate(node: Node, rate: Fraction) -> Fraction | None:

@@ -79,6 +79,12 @@ class _Tended:
     """Whether a picture came since its last restart: if none did, the next failure closes it."""
     outages: list[Outage] = field(default_factory=list)
 
+    @property
+    def trouble(self) -> str | None:
+        """Why it gives nothing; None while it does."""
+        newest = self.outages[-1] if self.outages else None
+        return None if newest is None or newest.until_ns is not None else newest.why
+
 
 class CaptureThread:
     """Drives all cameras until it is stopped, and puts their pictures into an outlet. Owns the cameras."""
@@ -123,9 +129,13 @@ class CaptureThread:
         """How many cameras are there now."""
         return sum(not tended.lost for tended in self._tended)
 
+    def away(self) -> dict[str, str | None]:
+        """Camera → why it gives nothing; None for those that do."""
+        return {tended.camera.name: tended.trouble for tended in self._tended}
+
     def reports(self) -> list[CameraReport]:
         """What each camera did so far."""
-        return [_report(tended, self._outlet.dropped.get(tended.camera.name, 0)) for tended in self._tended]
+        return [_report(tended, self._outlet.drops.get(tended.camera.name, {})) for tended in self._tended]
 
     def _guarded(self) -> None:
         try:
@@ -144,12 +154,14 @@ class CaptureThread:
         self._epoll.register(self._wake, select.EPOLLIN)
         for tended in self._tended:
             self._watch(tended)
-        look_ns = 0
+        look_ns, patience = 0, LOOK
         while not self._stopping:
-            for fd, mask in self._epoll.poll(LOOK):
+            for fd, mask in self._epoll.poll(patience):
                 if fd in self._by_fd:
                     self._serve(self._by_fd[fd], mask)
             now = time.monotonic_ns()
+            due = self._outlet.tick(now)
+            patience = LOOK if due is None else min(LOOK, max(0, due - now) / 1e9)
             if now >= look_ns:
                 self._look_after(now)
                 look_ns = now + round(LOOK * 1e9)
@@ -244,10 +256,9 @@ def _silence_ns(camera: Camera) -> float:
     return min(max(SILENT_PERIODS * (camera.period_ns or 0), SILENT_LEAST * 1e9), SILENT_MOST * 1e9)
 
 
-def _report(tended: _Tended, slow: int) -> CameraReport:
+def _report(tended: _Tended, behind: Mapping[Cause, int]) -> CameraReport:
     camera = tended.camera
-    drops = {str(cause.value): camera.drops[cause] for cause in Cause}
-    drops[Cause.SLOW.value] += slow
+    drops = {str(cause.value): camera.drops[cause] + behind.get(cause, 0) for cause in Cause}
     return CameraReport(
         name=camera.name,
         path=camera.path,

@@ -24,6 +24,8 @@ class Cause(str, Enum):
     LATE = "late"
     ERROR = "error flag"
     SLOW = "slow consumer"
+    UNMATCHED = "unmatched"
+    """The other cameras showed nothing of the same instant."""
 
 
 class Step(NamedTuple):
