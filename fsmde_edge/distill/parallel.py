@@ -93,7 +93,15 @@ def team(device: str) -> Iterator[Team]:
     if size == 1:
         yield Team(0, 1, where)
         return
-    distributed.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    try:
+        distributed.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    except (
+        ValueError
+    ) as error:  # of the variables by which torchrun's processes find each other, one is missing
+        raise UsageError(
+            f"WORLD_SIZE is {size}, but the other processes cannot be found ({error})",
+            hint="start them with: torchrun -m fsmde_edge ...",
+        ) from error
     try:
         yield Team(rank, size, where)
     finally:

@@ -137,7 +137,20 @@ def open_store(source: Source, *, cache: Path, workers: int) -> SetStore:
     for shard, row in found:
         if row is None:
             raise InputError("is no shard of frame sets", where=shard, hint="remove that folder, run again")
-    return SetStore(tuple(row for _, row in found if row is not None), source)
+    whole = tuple(row for _, row in found if row is not None)
+    for number, row in enumerate(whole):
+        views, first = row.images.shape[1], whole[0].images.shape[1]
+        if views != first:
+            raise _other_rig(source, number * SETS_PER_SHARD, views, first)
+    return SetStore(whole, source)
+
+
+def _other_rig(source: Source, index: int, views: int, first: int) -> InputError:
+    return InputError(
+        f"has {views} cameras, frame sets before it have {first}",
+        where=source.name(index),
+        hint="train on scenes of rigs with as many: name them under scenes",
+    )
 
 
 def default_cache() -> Path:
@@ -185,6 +198,9 @@ def _make_shard(job: tuple[Source, Path]) -> None:
     source, shard = job
     start, count = map(int, shard.name.split("-"))
     rows = list(source.rows(range(start, start + count)))
+    for index, row in enumerate(rows):
+        if len(row.images) != len(rows[0].images):
+            raise _other_rig(source, start + index, len(row.images), len(rows[0].images))
     for name, parts in zip(Row._fields, zip(*rows, strict=True), strict=True):
         buffer = io.BytesIO()
         np.save(buffer, np.stack(parts), allow_pickle=False)

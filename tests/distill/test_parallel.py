@@ -118,3 +118,11 @@ def test_one_process_is_a_team():
 def test_cuda_that_is_not_there_is_refused():
     with pytest.raises(UsageError, match="sees no CUDA device"), team("cuda"):
         pass
+
+
+def test_a_team_that_torchrun_did_not_start_is_one_line(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UsageError, match=r"WORLD_SIZE is 2.*torchrun -m fsmde_edge"), team("cpu"):
+        pass

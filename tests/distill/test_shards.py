@@ -21,6 +21,7 @@ from fsmde_edge.distill.shards import (
     open_store,
     stored_depth,
 )
+from fsmde_edge.errors import InputError
 
 SOURCE = StreetsRecipe(scenes=1, size=(HEIGHT, WIDTH))
 
@@ -146,3 +147,29 @@ def test_rendered_streets_are_those_of_the_data_set(rendered):
         world = np.ones((HEIGHT, WIDTH), bool) if camera.ego_mask is None else camera.ego_mask
         assert ((row.depth[i] == EGO_STORED) == ~world).all()
         assert (row.depth[i][world & (dense[camera.name] == 0)] == SKY_STORED).all()
+
+
+class Mixed:
+    """A source whose last frame sets have another number of cameras."""
+
+    key, size = "mixed", (HEIGHT, WIDTH)
+
+    def __init__(self, sets, from_set):
+        self.sets, self.from_set = sets, from_set
+
+    def __len__(self):
+        return self.sets
+
+    def name(self, index):
+        return f"scene/{index}"
+
+    def rows(self, indices):
+        for index in indices:
+            yield made_store(sets=1, views=2 if index >= self.from_set else VIEWS).row(0)
+
+
+@pytest.mark.parametrize(("sets", "from_set"), [(3, 2), (18, 16)])
+def test_rigs_of_different_cameras_are_told_within_a_shard_and_across(tmp_path, sets, from_set):
+    message = f"^scene/{from_set}: has 2 cameras, frame sets before it have {VIEWS}; train on scenes"
+    with pytest.raises(InputError, match=message):
+        open_store(Mixed(sets, from_set), cache=tmp_path, workers=1)
