@@ -146,7 +146,7 @@ class TrainRecipe:
         seed: of weights, batches and augmentation; data has its own.
         data_seed: of the rendered scenes.
         start: a checkpoint of the same student to go on from; its batch-norm statistics are taken anew from
-            this recipe's data.
+            this recipe's data, unless it quantises.
         freeze_norm: keep the batch-norm statistics as they are at the start, so that a view's depth never
             depends on the other views of its batch.
         init: an ImageNet ResNet-18 state dict (safetensors), for `base` alone.

@@ -254,8 +254,13 @@ def _take_imagenet(path: Path, student: Student) -> None:
 
 
 def _go_on_from(path: Path, student: Student, course: Course) -> None:
-    """Take a checkpoint's weights, and batch-norm statistics anew: their mean over batches of this recipe."""
+    """Take a checkpoint's weights, and batch-norm statistics anew: their mean over batches of this recipe.
+
+    A finish in INT8 arithmetic keeps them: the bundle's plan is of the network as it is.
+    """
     load_exactly(student, load_checkpoint(path)[0].state_dict(), where=path)
+    if course.recipe.quantise is not None:
+        return
     norms = [module for module in student.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
