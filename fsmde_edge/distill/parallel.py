@@ -104,6 +104,7 @@ def team(device: str) -> Iterator[Team]:
         ) from error
     try:
         yield Team(rank, size, where)
+        distributed.barrier()  # who leaves while another still sends is aborted by gloo
     finally:
         distributed.destroy_process_group()
 

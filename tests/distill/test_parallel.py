@@ -16,6 +16,7 @@ from fsmde_edge.errors import UsageError
 
 PROGRAM = textwrap.dedent(
     """
+    import os
     import sys
     import torch
     from dataclasses import replace
@@ -61,6 +62,7 @@ PROGRAM = textwrap.dedent(
         if crew.leads:
             gradients = {n: p.grad for n, p in run.learner.named_parameters()}
             torch.save({"losses": {k: v.detach() for k, v in losses.items()}, "gradients": gradients}, out)
+    os._exit(0)  # gloo's threads were seen to abort an interpreter that is taken down under load
     """
 )
 
