@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fsmde_edge.cli.arguments import add_threads, positive
+from fsmde_edge.cli.train import add_machine_arguments
 
 EXAMPLES = """examples:
   fsmde-edge ablate ablation.yaml --tune --out results
@@ -35,14 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--final", dest="which", action="store_const", const="final", help="read the test split"
     )
     parser.set_defaults(which="dev")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="prepared frame sets, teachers' outputs")
-    parser.add_argument(
-        "--render-workers", type=positive, metavar="N", help="processes that render (all cores)"
-    )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where students train"
-    )
-    add_threads(parser)
+    add_machine_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

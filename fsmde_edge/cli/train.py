@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="what the recipe's paths of recordings are relative to (default: here)",
     )
+    add_machine_arguments(parser)
+    parser.set_defaults(taught=False)
+
+
+def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where training keeps what it prepares, and what it may use of this machine."""
     parser.add_argument(
         "--cache",
         type=Path,
@@ -43,7 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the student trains (default: CUDA where there is one)",
     )
     add_threads(parser)
-    parser.set_defaults(taught=False)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -165,14 +165,9 @@ def _place(student: Student, tensor: str) -> tuple[nn.Module, bool]:
     if last in ("Relu", "Relu_2") and owner.endswith(".relu"):
         block = owner.removesuffix(".relu")
         if isinstance(_module(student, PREFIX + block), BasicBlock):
-            return (
-                (_known(student, block, tensor), False)
-                if last == "Relu_2"
-                else (
-                    _known(student, f"{block}.conv2", tensor),
-                    True,
-                )
-            )
+            # One module serves twice: its second result is the block's, its first goes to conv2 alone.
+            at_input = last == "Relu"
+            return _known(student, f"{block}.conv2" if at_input else block, tensor), at_input
     if last in ("Relu", "MaxPool", "Resize"):
         return _known(student, owner, tensor), False
     norm = _norm_behind(student, PREFIX + path)
