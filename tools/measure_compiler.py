@@ -77,7 +77,6 @@ def main() -> int:
     parser.add_argument("--students", nargs="+", default=["tiny", "base"])
     parser.add_argument("--calib", default="ddad-sample")
     options = parser.parse_args()
-    tables = []
     for student in options.students:
         model, bench = prepare(student, options.calib, options.data)
         rows = []
@@ -85,10 +84,17 @@ def main() -> int:
             print(" | ".join(row), flush=True)
             rows.append(row)
         title = f"{student}, 6×{bench.recipe.size[0]}×{bench.recipe.size[1]}"
-        tables.append({"title": title, "header": HEADER, "rows": rows})
-    record = {"data": f"recipe {options.calib}", "machine": processor(), "tables": tables}
-    atomic_write(RECORD, json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")
+        keep({"title": title, "header": HEADER, "rows": rows}, f"recipe {options.calib}")
     return 0
+
+
+def keep(table: dict[str, object], data: str) -> None:
+    """Put one student's table in the place of its last; the others' stay."""
+    tables = json.loads(RECORD.read_bytes())["tables"] if RECORD.is_file() else []
+    others = [each for each in tables if each["title"] != table["title"]]
+    tables = sorted([*others, table], key=lambda each: str(each["title"]), reverse=True)
+    record = {"data": data, "machine": processor(), "tables": tables}
+    atomic_write(RECORD, json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def prepare(student: str, recipe_name: str, root: Path) -> tuple[ModelProto, Bench]:

@@ -21,7 +21,7 @@ COMMANDS = {
     "bench": "measure a bundle's latency on this machine",
     "estimate": "say what a bundle would take on a board, kernel by kernel",
     "inspect": "show what a bundle holds",
-    "export": "write what other tools take: a calibration cache for a DLA",
+    "export": "write what a DLA takes: a calibration cache, or a typed network",
     "debug": "hand a bundle over to Polygraphy and trtexec",
     "cameras": "list the cameras that are plugged in, what they give, and who could be who in a rig",
     "rig": "make a rig file, fit a rig to a bundle, draw what it sees",

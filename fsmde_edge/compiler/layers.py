@@ -45,7 +45,7 @@ def layer_lines(path: Path) -> Iterator[str]:
 
 _WAYS = {
     "implicit": "scales beside the float network: fsmde-edge export --calibration-cache",
-    "typed": "float16 by the network's types: give trtexec model.fp16.onnx with --useDLACore=0",
+    "typed": "INT8 and float16 by the network's types: fsmde-edge export --placement dla",
 }
 """How a DLA is used, in words."""
 

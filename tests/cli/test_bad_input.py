@@ -403,7 +403,18 @@ def test_a_bundle_whose_gate_failed_does_not_run_by_itself(cli, bundle):
         ["run", "{bundle}", "--source", "synthetic", "--frames", "1", "--mosaic", "{out}/mosaic.png"],
         ["run", "{bundle}", "--source", "synthetic", "--frames", "1", "--mosaic", "{out}/mosaic.mp4"],
         ["check", "{bundle}", "--sets", "2", "--runs", "0", "--report", "{out}/check.html"],
-        ["bench", "{bundle}", "--runs", "1", "--warmup", "1", "--json", "{out}/bench.json"],
+        [
+            "bench",
+            "{bundle}",
+            "--only",
+            "models",
+            "--runs",
+            "1",
+            "--warmup",
+            "1",
+            "--json",
+            "{out}/bench.json",
+        ],
         ["build", "--checkpoint", "{student}", "--calib", "{recipe}", "--out", "{out}/bundle"],
         ["synth", "{out}/streets", "--scenes", "1", "--length", "1", "--size", "32", "64"],
         ["train", "{train}", "--out", "{out}/run", "--cache", "{cache}"],
@@ -792,6 +803,19 @@ def test_a_disk_that_is_full_at_the_last_file_of_an_export_keeps_none(
 @pytest.mark.parametrize("cache", ["/", ".", ".."])
 def test_a_cache_without_a_name(cli, small_bundle, cache):
     cli(*export(small_bundle, Path(cache))).refuses(2, "no name for a cache")
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        (["--placement", "dla"], "--placement and --out go together"),
+        (["--calibration-cache", "a.cache", "--out", "a.onnx"], "--placement and --out go together"),
+        (["--placement", "dla", "--out", "a.onnx", "--calibration-cache", "a.cache"], "not allowed with"),
+        (["--out", "a.onnx"], "is required"),
+    ],
+)
+def test_an_export_writes_one_form(cli, small_bundle, given, word):
+    cli("export", small_bundle, "--tensorrt", "11.4.1", *given).refuses(2, word)
 
 
 def test_an_export_never_writes_into_a_bundle(cli, bundle):

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,22 +102,8 @@ def export_for_dla(
     """
     code = cache_version(version)
     network, precisions = _beside(cache)
-    if cache.resolve().is_relative_to(bundle.root.resolve()):
-        raise UsageError("lies in the bundle, which is never changed", where=cache, hint="write elsewhere")
-    if bundle.manifest.precision != "int8":
-        raise BundleError("has no INT8 plan", where=bundle.root, hint="build it again with --precision int8")
-    model = load_model(bundle.model("fp32"))
-    plan, ranges = Plan.load(bundle.root / "plan.json"), Ranges.load(bundle.root / "ranges.json")
-    if {item.tensor for item in plan.activations} != set(_tensors(model)) - _inputs(model):
-        raise BundleError(
-            "is the plan of another network", where=bundle.root / "plan.json", hint="build the bundle again"
-        )
-    for path in (network, precisions, cache):
-        check_writable(path)
-        if path.exists() and not force:
-            raise OutputError(
-                "already exists", where=path, hint="choose another name, or replace it with --force"
-            )
+    refuse_to_write((network, precisions, cache), bundle, force=force)
+    model, plan, ranges = read_decisions(bundle)
     scales = tensor_scales(model, plan, ranges, bundle.golden(), threads=threads)
     export = DlaExport(
         cache=cache,
@@ -135,6 +121,39 @@ def export_for_dla(
         for path, content in zip((one, two, three), contents, strict=True):  # all three appear, or none
             path.write_bytes(content)
     return export
+
+
+def refuse_to_write(files: Iterable[Path], bundle: Bundle, *, force: bool) -> None:
+    """Nothing is written into a bundle, nor over a file unless `force`.
+
+    Errors:
+        UsageError, OutputError: one of the files cannot be written, for that reason or another.
+    """
+    for path in files:
+        if path.resolve().is_relative_to(bundle.root.resolve()):
+            raise UsageError("lies in the bundle, which is never changed", where=path, hint="write elsewhere")
+        check_writable(path)
+        if path.exists() and not force:
+            raise OutputError(
+                "already exists", where=path, hint="choose another name, or replace it with --force"
+            )
+
+
+def read_decisions(bundle: Bundle) -> tuple[ModelProto, Plan, Ranges]:
+    """A bundle's FP32 network, and the plan and the ranges that were made for it.
+
+    Errors:
+        BundleError: it has none.
+    """
+    if bundle.manifest.precision != "int8":
+        raise BundleError("has no INT8 plan", where=bundle.root, hint="build it again with --precision int8")
+    model = load_model(bundle.model("fp32"))
+    plan, ranges = Plan.load(bundle.root / "plan.json"), Ranges.load(bundle.root / "ranges.json")
+    if {item.tensor for item in plan.activations} != set(_tensors(model)) - _inputs(model):
+        raise BundleError(
+            "is the plan of another network", where=bundle.root / "plan.json", hint="build the bundle again"
+        )
+    return model, plan, ranges
 
 
 def _beside(cache: Path) -> tuple[Path, Path]:
@@ -156,7 +175,7 @@ def cache_version(version: Version) -> str:
     if dla_way(version) != "implicit":
         raise UsageError(
             "TensorRT 11 takes no calibration cache: its DLA computes in the types of the network",
-            hint="build with --precision fp16 and give trtexec model.fp16.onnx with --useDLACore=0",
+            hint="write a typed network: --placement dla --out FILE.onnx",
         )
     if version[0] < 10 and len(version) < 3:
         raise UsageError("a cache holds all three numbers of TensorRT 8", hint="give it as 8.5.2")

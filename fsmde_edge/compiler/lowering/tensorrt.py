@@ -27,7 +27,7 @@ from fsmde_edge.graph.model import (
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
-    from fsmde_edge.compiler.plan import Activation, Plan, Weight
+    from fsmde_edge.compiler.plan import Plan, Weight
 
 
 def lower(model: ModelProto, plan: Plan) -> ModelProto:
@@ -53,8 +53,9 @@ def lower(model: ModelProto, plan: Plan) -> ModelProto:
         if weight.int8:
             _lower_weight(graph, weight)
     for activation in plan.activations:
-        if activation.int8:
-            _lower_activation(graph, activation)
+        if activation.scale is not None:
+            scale_name = f"{activation.group}_scale"
+            add_pair(graph, activation.tensor, activation.scale, constant_name=scale_name)
     drop_unused(graph)
     sort_nodes(graph)
     return tidy(lowered)
@@ -80,15 +81,22 @@ def _lower_weight(graph: GraphProto, weight: Weight) -> None:
     graph.node.append(node)
 
 
-def _lower_activation(graph: GraphProto, activation: Activation) -> None:
+def add_pair(graph: GraphProto, name: str, scale: float, *, constant_name: str) -> None:
+    """Put Quantize → Dequantize behind a tensor, for all that read it.
+
+    Args:
+        graph: with the constant `int8_zero`.
+        name: the tensor.
+        scale: the step of its integers.
+        constant_name: of the scale in the graph; if it is there already, it is shared.
+    """
     from onnx import helper
 
-    name, scale = activation.tensor, f"{activation.group}_scale"
-    if constant(graph, scale) is None:
-        add_constant(graph, scale, np.array(activation.scale, dtype=np.float32))
+    if constant(graph, constant_name) is None:
+        add_constant(graph, constant_name, np.array(scale, dtype=np.float32))
     quantised, back = f"{name}_quantized", f"{name}_dequantized"
     _redirect(graph, name, back)
-    common = [scale, "int8_zero"]
+    common = [constant_name, "int8_zero"]
     graph.node.extend(
         (
             helper.make_node("QuantizeLinear", [name, *common], [quantised], name=f"{name}_QuantizeLinear"),
