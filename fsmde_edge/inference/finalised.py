@@ -43,11 +43,11 @@ def find_engine(store: Store, bundle: Bundle, backend: Backend, *, precision: st
         MissingExtra, DeviceError: the backend is not there; or the store is not to be trusted.
         InputError: a receipt is damaged.
     """
+    identity = backend.identity()  # says first what is missing here
     receipts = store.receipts(bundle.hash, backend.name)
     wanted = [r for r in receipts if precision in {"auto", r.key.precision}]
     if not wanted:
         return Finding(state="absent")
-    identity = backend.identity()
     fitting = [r for r in wanted if not differences(r.key.identity, identity)]
     if fitting:
         return Finding(state="fits", receipt=min(fitting, key=lambda r: r.latency_ms["p50"]))

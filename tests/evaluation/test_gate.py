@@ -141,6 +141,14 @@ def test_an_interval_that_leaves_the_budget_is_inconclusive():
     assert "more images are needed" in result.reasons[0]
 
 
+@pytest.mark.parametrize("value", [0.0, 20.0])
+def test_fp32_that_says_one_thing_everywhere_is_inconclusive(value):
+    flat = np.full_like(FP32, value)
+    result = judge(flat, fp32=flat)
+    assert result.verdict == "inconclusive"
+    assert "everywhere" in result.reasons[0]
+
+
 def test_no_frame_is_inconclusive():
     result = Gate().result()
     assert result.verdict == "inconclusive"
