@@ -70,6 +70,22 @@ def log_ratio(depth: Tensor, truth: Tensor, *, total: Total = alone) -> Tensor:
     return mean((torch.log(depth[valid]) - torch.log(truth[valid])).abs(), total=total)
 
 
+def depth_error(depth: Tensor, truth: Tensor, *, relative_weight: float, total: Total = alone) -> Tensor:
+    """Log ratio and, with its weight, relative error: both stay as they are when all is scaled together.
+
+    The log ratio alone is least at the middle of what is uncertain; the relative error, which punishes what
+    is put too far, nearer: a student whose LiDAR loss has it is pulled apart by a teacher's that has not.
+
+    Args:
+        depth, truth, total: see `log_ratio`.
+        relative_weight: of the relative error.
+    """
+    error = log_ratio(depth, truth, total=total)
+    if relative_weight > 0:
+        error = error + relative_weight * relative(depth, truth, total=total)
+    return error
+
+
 def silog(depth: Tensor, truth: Tensor, *, forgive: float, total: Total = alone) -> Tensor:
     """Scale-invariant log error over the pixels that have ground truth.
 

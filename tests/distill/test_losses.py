@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsmde_edge.distill.augment import SKY
-from fsmde_edge.distill.losses import SKY_BEYOND, silog, sky_hinge
+from fsmde_edge.distill.losses import SKY_BEYOND, depth_error, silog, sky_hinge
 
 depths = st.lists(st.tuples(st.floats(0.5, 200), st.floats(0.5, 200)), min_size=2, max_size=30)
 
@@ -33,6 +33,15 @@ def test_silog_forgives_scale_as_far_as_it_says(pairs, scale):
     assert loss(scaled, 1.0) == pytest.approx(loss(pairs, 1.0), abs=1e-4)
     perfect = [(t * scale, t) for _, t in pairs]
     assert loss(perfect, 0.85) == pytest.approx(np.sqrt(0.15) * abs(np.log(scale)), abs=2e-4)
+
+
+@given(depths, st.floats(0.0, 3.0), st.floats(0.2, 5))
+def test_the_depth_error_equals_its_definition_and_stays_when_all_is_scaled_together(pairs, weight, scale):
+    depth, truth = torch.tensor(pairs, dtype=torch.float64).T[:, None, None]
+    error = float(depth_error(depth, truth, relative_weight=weight))
+    d, t = np.array(pairs).T
+    assert error == pytest.approx(np.abs(np.log(d / t)).mean() + weight * (np.abs(d - t) / t).mean())
+    assert float(depth_error(scale * depth, scale * truth, relative_weight=weight)) == pytest.approx(error)
 
 
 def test_silog_looks_at_ground_truth_alone():

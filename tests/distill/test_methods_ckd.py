@@ -58,11 +58,12 @@ def test_scaling_the_ground_truth_leaves_the_probabilities_loss_as_it_is(factor,
 
 
 @settings(max_examples=10)
-@given(st.floats(0.05, 20), st.sampled_from(BINS))
-def test_centres_and_ground_truth_that_scale_together_leave_the_centres_loss(factor, bins):
+@given(st.floats(0.05, 20), st.sampled_from(BINS), st.sampled_from((0.0, 2.0)))
+def test_centres_and_ground_truth_that_scale_together_leave_the_centres_loss(factor, bins, relative):
+    options = {"bins": bins, "relative_weight": relative}
     with torch.no_grad():
-        plain, changed = losses(bins=bins), losses(scaled(BATCH, factor), bins=bins, centres=factor)
-        alone = losses(bins=bins, centres=1.01)
+        plain, changed = losses(**options), losses(scaled(BATCH, factor), **options, centres=factor)
+        alone = losses(**options, centres=1.01)
     torch.testing.assert_close(changed["centre"], plain["centre"], rtol=1e-6, atol=1e-9)
     assert not torch.isclose(alone["centre"], plain["centre"], rtol=1e-6)
 

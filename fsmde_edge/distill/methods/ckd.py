@@ -20,7 +20,7 @@ from fsmde_edge.distill.binning import (
     positions,
     soft_bins,
 )
-from fsmde_edge.distill.losses import bin_divergence, log_ratio, mean
+from fsmde_edge.distill.losses import bin_divergence, depth_error, mean
 from fsmde_edge.distill.methods.base import Step
 from fsmde_edge.distill.methods.recipe import CkdRecipe
 from fsmde_edge.distill.resize import resized
@@ -82,10 +82,11 @@ class CrossInteraction(nn.Module):
         return mean(apart[where.known], total=step.total)
 
     def _centre(self, teacher: Tensor, where: Positions, step: Step) -> Tensor:
-        """Log error of Σ p_T c_S, upsampled as the student's own depth is, where the teacher spoke."""
+        """Error of Σ p_T c_S, upsampled as the student's own depth is, where the teacher spoke."""
         probabilities = torch.softmax(teacher.detach(), dim=1)
         centres = step.prediction.bins.centres.to(probabilities.dtype)
         inverse = 1 / (probabilities * centres[..., None, None]).sum(dim=1)
         depth = step.zoom[:, None, None] / resized(inverse[:, None], step.picture)[:, 0]
         spoken = where.known.flatten(1).any(dim=1)[:, None, None]
-        return log_ratio(depth, step.truth * spoken, total=step.total)
+        weight = self.recipe.relative_weight
+        return depth_error(depth, step.truth * spoken, relative_weight=weight, total=step.total)

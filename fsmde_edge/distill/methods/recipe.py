@@ -56,6 +56,7 @@ class CkdRecipe:
         temperature: τ of both divergences.
         warp: κ, how much of the bins far things get (see `binning.positions`).
         softness: standard deviation of the direct assignment, in bins.
+        relative_weight: in the centres' error, of the relative one beside the log ratio.
     """
 
     bins: Literal["direct", "shared", "student"] = "shared"
@@ -65,9 +66,11 @@ class CkdRecipe:
     temperature: float = 2.0
     warp: float = 50.0
     softness: float = 1.0
+    relative_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        within(self, 0, math.inf, "probability_weight", "centre_weight", "anchor_weight")
+        positive = ("probability_weight", "centre_weight", "anchor_weight", "relative_weight")
+        within(self, 0, math.inf, *positive)
         within(self, 0.05, 100, "temperature", "softness")
         within(self, 1e-3, 1e6, "warp")
         if self.bins == "shared" and self.anchor_weight == 0:
@@ -99,13 +102,15 @@ class ResponseRecipe:
     """The student's depth to the teacher's, aligned to LiDAR.
 
     Attributes:
-        weight: of the log error.
+        weight: of the error.
+        relative_weight: in it, of the relative error beside the log ratio (see `losses.depth_error`).
     """
 
     weight: float = 1.0
+    relative_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        within(self, 0, math.inf, "weight")
+        within(self, 0, math.inf, "weight", "relative_weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
