@@ -8,7 +8,7 @@ JETSON := $(wildcard /etc/nv_tegra_release)
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test lint bench kernel-test gpu-test tables clean
+.PHONY: setup demo test lint bench kernel-test soak gpu-test tables clean
 
 setup: $(READY)
 
@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 10) else 0'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(if $(JETSON),--system-site-packages) $(VENV)
 	$(PIP) --upgrade pip
-	$(PIP) --constraint constraints.txt --editable '.[compile,dev,rtx,openvino]'
+	$(PIP) --constraint constraints.txt --editable '.[compile,dev,rtx,openvino,mcap,view]'
 	@$(if $(JETSON),$(BIN)/python -c 'import tensorrt; print("TensorRT", tensorrt.__version__)' || { echo 'TensorRT does not import: sudo apt install python3-libnvinfer'; exit 5; },true)
 	@touch $@
 
@@ -37,6 +37,10 @@ test: lint
 # FSMDE_APT=1 set, otherwise it says SKIPPED.
 kernel-test: $(READY)
 	@$(BIN)/python tools/kernel/run_tests.py
+
+# 1,000 starts and stops and 20,000 sets there: does anything grow? Goes on where it was interrupted.
+soak: $(READY)
+	@$(BIN)/python tools/soak.py
 
 bench: $(READY)
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only

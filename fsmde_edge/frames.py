@@ -5,9 +5,9 @@ All values are frozen and validated once, where they are made; their arrays are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
@@ -185,6 +185,20 @@ class FrameSet:
         live = (frame for frame in self.frames if frame.valid and frame.stamp.clock is Clock.MONOTONIC)
         return {frame.camera: now_ns - frame.stamp.ns for frame in live}
 
+    def without(self, views: Collection[int]) -> FrameSet:
+        """The set with these views' pictures missing; itself if there are none.
+
+        Args:
+            views: positions of raw frames.
+        """
+        if not views:
+            return self
+        frames = [
+            replace(frame, raw=None) if view in views and isinstance(frame, RawFrame) else frame
+            for view, frame in enumerate(self.frames)
+        ]
+        return replace(self, frames=tuple(frames))
+
     def release(self) -> None:
         """Give pictures on loan back: nobody may look at them afterwards. May be called twice."""
         if self.loan is not None:
@@ -212,6 +226,7 @@ class DepthSet:
         valid: which views have depth that may be shown as current; the depth of others is 0. All if None.
         valid_until_ns: when it ceases to be current, on CLOCK_MONOTONIC; None for recordings.
         confidence: float32 [V, H, W] in 0..1, where the network gives one.
+        rig: the ideal cameras, of the depth's own size, that its pixels are seen by (`Views.seen_by`).
     """
 
     depth: NDArray[np.float32]
@@ -222,6 +237,7 @@ class DepthSet:
     valid: tuple[bool, ...] | None = None
     valid_until_ns: int | None = None
     confidence: NDArray[np.float32] | None = None
+    rig: Rig | None = None
 
     def __post_init__(self) -> None:
         views = len(self.cameras)
@@ -239,7 +255,17 @@ class DepthSet:
             raise InputError(f"a depth set of {views} views says of {len(self.valid)} whether they are valid")
         if self.confidence is not None and self.confidence.shape != self.depth.shape:
             raise InputError(f"confidence has shape {self.confidence.shape}, depth {self.depth.shape}")
+        if self.rig is not None:
+            self._check_rig(self.rig)
         object.__setattr__(self, "depth", read_only(self.depth))
+
+    def _check_rig(self, rig: Rig) -> None:
+        sizes = {(camera.height, camera.width) for camera in rig.cameras}
+        if rig.names != self.cameras or sizes != {self.depth.shape[1:]}:
+            raise InputError(
+                f"depth of {', '.join(self.cameras)} with shape {self.depth.shape} does not belong to a rig "
+                f"of {', '.join(rig.names)} with pictures of {sizes}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -7,21 +7,24 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import FrameType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fsmde_edge.bundle import Manifest
 from fsmde_edge.capture.source import Source
-from fsmde_edge.errors import InputError
 from fsmde_edge.evaluation.latency import Latency
 from fsmde_edge.frames import DepthSet, FrameSet
 from fsmde_edge.inference.session import Session
 from fsmde_edge.preprocessing.prepare import How
 from fsmde_edge.sinks.base import Sink
 from fsmde_edge.views import Views, views_for
+from fsmde_edge.watch.accuracy import Compared
+from fsmde_edge.watch.guard import Finding
+from fsmde_edge.watch.watch import Watch
 
 NEWEST = 100_000
 """Latencies are told of this many newest sets: memory stays bounded."""
@@ -40,7 +43,9 @@ class RunReport:
         ages: camera to how old its picture was once its depth was there; empty for recordings.
         skew: of live sets, from the first to the last exposure; None for recordings.
         incomplete, late, unreadable: live sets that lacked a view; whose depth came after `max_age_ms`, and
-            is marked invalid; and with a picture that cannot be decoded, of which no depth was made.
+            is marked invalid; and with a picture that cannot be decoded, which were dropped or masked.
+        findings: what the guard found.
+        accuracy: camera to how far off the FP32 model it was; empty where that was not watched.
     """
 
     sets: int
@@ -53,6 +58,8 @@ class RunReport:
     incomplete: int = 0
     late: int = 0
     unreadable: int = 0
+    findings: tuple[Finding, ...] = ()
+    accuracy: Mapping[str, Compared] = field(default_factory=dict)
 
 
 def run(
@@ -66,6 +73,8 @@ def run(
     threads: int = 1,
     fit: bool = False,
     max_age_ms: float | None = None,
+    mask_unreadable: bool = False,
+    watch: Watch | None = None,
 ) -> RunReport:
     """Turn a source's frame sets into depth until it ends, `frames` are done, or a signal comes.
 
@@ -82,28 +91,39 @@ def run(
         fit: rectify each camera into the bundle's own view (see `views_for`).
         max_age_ms: depth of pictures that are older than this once it is there is marked invalid; no such
             limit if None, and for recordings.
+        mask_unreadable: a view of a live set whose picture cannot be decoded is marked invalid; the set is
+            dropped otherwise.
+        watch: is told of every step, and says which views' depth may be trusted.
 
     Raises:
         InputError: the source's cameras do not fit the bundle.
     """
-    watch, live = _StopWatch(), _Live(max_age_ms)
-    count = 0
-    with _closing(sinks), _stop_signal(source.stop) as stop:
+    times = _StopWatch() if watch is None else _StopWatch(watch.beat)
+    live = _Live(max_age_ms)
+    count, ended = 0, False
+    with _closing(sinks), _watching(watch), _stop_signal(source.stop) as stop:
         layouts = source.layouts
         views = views_for(source.rig, manifest, how=how, threads=threads, fit=fit, layouts=layouts)
         incoming = iter(source)
-        while not stop.is_set() and (frames is None or count < frames):
-            with watch.stage("capture"):
+        while not (ended or stop.is_set()) and (frames is None or count < frames):
+            with times.stage("capture"):
                 frame_set = next(incoming, None)
             if frame_set is None:
-                watch.forget("capture")
-                break
+                times.forget("capture")
+                ended = True
+                continue
             if source.rig is not views.rig:
                 views = views_for(source.rig, manifest, how=how, threads=threads, fit=fit, layouts=layouts)
-            count += _one(frame_set, views, session, sinks, watch, live)
+            with times.stage("preprocess"):
+                prepared = _prepare(frame_set, views, live, mask=mask_unreadable)
+            if prepared is not None:
+                _one(*prepared, views, session, sinks, times, live, watch)
+                count += 1
+        if watch is not None:
+            watch.ends(_why(stopped=stop.is_set(), ended=ended))
     return RunReport(
         sets=count,
-        stages=watch.stages(),
+        stages=times.stages(),
         drops=source.drops,
         stopped=stop.is_set(),
         preparation=views.preparation.name if views.preparation else "",
@@ -112,30 +132,54 @@ def run(
         incomplete=live.incomplete,
         late=live.late,
         unreadable=live.unreadable,
+        findings=() if watch is None else watch.findings,
+        accuracy={} if watch is None or watch.accuracy is None else watch.accuracy.measure.views,
     )
+
+
+def _why(*, stopped: bool, ended: bool) -> str:
+    if stopped:
+        return "a signal"
+    return "the recording's end" if ended else "as many frame sets as were asked for"
+
+
+def _watching(watch: Watch | None) -> AbstractContextManager[None]:
+    return nullcontext() if watch is None else watch.watching()
+
+
+def _prepare(
+    frame_set: FrameSet, views: Views, live: _Live, *, mask: bool
+) -> tuple[FrameSet, NDArray[np.uint8], NDArray[np.float32]] | None:
+    """The network's input of a set, or None where it is to be dropped.
+
+    Its pictures go back before the network runs: buffers are few.
+    """
+    broken: list[int] = []
+    tolerant = frame_set.loan is not None  # a camera's broken JPEG is no reason to end
+    with frame_set.given_back():
+        images, focal = views.prepare(frame_set, broken.append if tolerant else None)
+    live.unreadable += bool(broken)
+    return None if broken and not mask else (frame_set.without(broken), images, focal)
 
 
 def _one(
     frame_set: FrameSet,
+    images: NDArray[np.uint8],
+    focal: NDArray[np.float32],
     views: Views,
     session: Session,
     sinks: Sequence[Sink],
-    watch: _StopWatch,
+    times: _StopWatch,
     live: _Live,
-) -> bool:
-    """Whether depth was made of it. Its pictures go back before the network runs: buffers are few."""
-    with frame_set.given_back():
-        try:
-            with watch.stage("preprocess"):
-                images, focal = views.prepare(frame_set)
-        except InputError:
-            if frame_set.loan is None:
-                raise
-            live.unreadable += 1  # a camera's broken JPEG is no reason to end
-            return False
-    with watch.stage("infer"):
+    watch: Watch | None,
+) -> None:
+    """Depth of one set, to the sinks."""
+    with times.stage("infer"):
         result = session.infer(images, focal)
     valid, until = live.judge(frame_set, time.monotonic_ns())
+    if watch is not None:
+        trusted = watch.judge(frame_set, images, focal, result.depth, world=views.world)
+        valid = tuple(np.logical_and(valid, trusted).tolist())
     depth_set = DepthSet(
         depth=np.where(views.world & np.array(valid)[:, None, None], result.depth, np.float32(0)),
         cameras=frame_set.cameras,
@@ -145,11 +189,13 @@ def _one(
         valid=valid,
         valid_until_ns=until,
         confidence=result.confidence,
+        rig=views.seen_by,
     )
-    with watch.stage("sinks"):
+    with times.stage("sinks"):
         for sink in sinks:
             sink.write(frame_set, images, depth_set)
-    return True
+    if watch is not None:
+        watch.seen(frame_set, valid)
 
 
 @dataclass(slots=True, eq=False)
@@ -183,8 +229,9 @@ class _Live:
 
 @dataclass(slots=True, eq=False)
 class _StopWatch:
-    """Seconds that each stage took, set by set."""
+    """Seconds that each stage took, set by set; `beat` is called after each."""
 
+    beat: Callable[[], None] = lambda: None
     seconds: dict[str, deque[float]] = field(
         default_factory=lambda: defaultdict(lambda: deque(maxlen=NEWEST))
     )
@@ -194,6 +241,7 @@ class _StopWatch:
         start = time.perf_counter()
         yield
         self.seconds[name].append(time.perf_counter() - start)
+        self.beat()
 
     def forget(self, name: str) -> None:
         """Take the newest time of a stage back: no set came of it."""

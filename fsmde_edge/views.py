@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from fsmde_edge.frames import FrameSet
 from fsmde_edge.preprocess import own_pinholes, preprocess_set
 from fsmde_edge.preprocessing.prepare import How, Preparation, open_preparation
 from fsmde_edge.preprocessing.raw import RawLayout
-from fsmde_edge.rig import Rig, VirtualPinhole
+from fsmde_edge.rig import NoDistortion, Rig, VirtualPinhole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,15 +27,31 @@ class Views:
         pinholes: what each becomes.
         world: bool [V, H, W] at network size, False on the own vehicle.
         preparation: what makes the network's images; the definition itself if None.
+        seen_by: the pinholes as cameras of the vehicle: poses are the rig's, ego masks are `world`.
     """
 
     rig: Rig
     pinholes: tuple[VirtualPinhole, ...]
     world: NDArray[np.bool_]
     preparation: Preparation | None = None
+    seen_by: Rig = field(init=False)
 
-    def prepare(self, frame_set: FrameSet) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """The network's input: images uint8 [V, H, W, 3] and focal float32 [V]."""
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seen_by", _ideal_rig(self.rig, self.pinholes, self.world))
+
+    def prepare(
+        self, frame_set: FrameSet, broken: Callable[[int], object] | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """The network's input: images uint8 [V, H, W, 3] and focal float32 [V].
+
+        Args:
+            frame_set: of the rig's cameras.
+            broken: is told of a view whose picture cannot be decoded, which is black then (see
+                `Preparation.images`).
+
+        Raises:
+            InputError: a picture of another size than its calibration; or one that cannot be decoded.
+        """
         if self.preparation is None:
             return preprocess_set(frame_set, self.rig, self.pinholes)
         for frame, camera in zip(frame_set.frames, self.rig.cameras, strict=False):
@@ -47,7 +63,9 @@ class Views:
                     where=frame_set.name or None,
                 )
         pictures = [frame.raw for frame in frame_set.frames]
-        return self.preparation.images(pictures), np.array([p.fx for p in self.pinholes], dtype=np.float32)
+        return self.preparation.images(pictures, broken=broken), np.array(
+            [p.fx for p in self.pinholes], dtype=np.float32
+        )
 
 
 def views_for(
@@ -88,6 +106,22 @@ def views_for(
     if how is not None:
         preparation = open_preparation(rig.cameras, pinholes, layouts=layouts, how=how, threads=threads)
     return Views(rig=rig, pinholes=pinholes, world=world, preparation=preparation)
+
+
+def _ideal_rig(rig: Rig, pinholes: Sequence[VirtualPinhole], world: NDArray[np.bool_]) -> Rig:
+    return Rig(
+        tuple(
+            replace(
+                camera,
+                width=pinhole.width,
+                height=pinhole.height,
+                intrinsics=pinhole.intrinsics,
+                distortion=NoDistortion(),
+                ego_mask=None if mask.all() else mask,
+            )
+            for camera, pinhole, mask in zip(rig.cameras, pinholes, world, strict=True)
+        )
+    )
 
 
 def _squashed_masks(rig: Rig, width: int, height: int) -> NDArray[np.bool_]:

@@ -24,7 +24,7 @@ COMPILE_EXTRA = ("torch", "safetensors", "onnxscript", "onnxsim")
 GROUND = {
     "",  # the package itself: its version
     "errors", "files", "rig", "frames", "preprocess", "bundle", "recipes", "progress", "views", "doctor",
-    "fit", "golden", "graph", "preprocessing", "targets",
+    "fit", "golden", "graph", "preprocessing", "recording", "targets",
 }  # fmt: skip
 READERS = {"capture", "datasets", "inference", "student"}
 ROOMS: dict[str, set[str]] = {
@@ -34,11 +34,23 @@ ROOMS: dict[str, set[str]] = {
     "capture": {"datasets"},
     "evaluation": READERS,
     "sinks": {"evaluation"},
-    "runtime": {"capture", "inference", "evaluation", "sinks"},
+    "watch": {"capture", "inference", "evaluation"},
+    "runtime": {"capture", "inference", "evaluation", "sinks", "watch"},
+    "benchmark": {"capture", "inference", "evaluation"},
     "compiler": {*READERS, "evaluation"},
     "distill": {*READERS, "evaluation", "compiler"},
     "finalise": {"inference", "evaluation", "compiler"},
-    "cli": {*READERS, "evaluation", "sinks", "runtime", "compiler", "distill", "finalise"},
+    "cli": {
+        *READERS,
+        "evaluation",
+        "benchmark",
+        "sinks",
+        "watch",
+        "runtime",
+        "compiler",
+        "distill",
+        "finalise",
+    },
     "__main__": {"cli"},
 }
 """Room to the rooms that it may import, besides itself and the ground floor."""
@@ -219,7 +231,20 @@ def test_help_takes_a_small_multiple_of_starting_python():
         ["run", "{bundle}", "--source", "synthetic", "--frames", "1", "--out", "{out}"],
         ["run", "{bundle}", "--source", "synthetic", "--frames", "1", "--mosaic", "{out}.png"],
         ["check", "{bundle}", "--sets", "2", "--runs", "1", "--report", "{out}.html"],
-        ["bench", "{bundle}", "--runs", "1", "--warmup", "1"],
+        [
+            "bench",
+            "{bundle}",
+            "--runs",
+            "1",
+            "--warmup",
+            "1",
+            "--rates",
+            "20",
+            "--seconds",
+            "0.1",
+            "--repeats",
+            "1",
+        ],
         ["finalise", "{bundle}", "--runs", "1", "--backend", "onnxruntime"],
         ["inspect", "{bundle}", "--plan"],
         ["inspect", "{bundle}", "--layers"],

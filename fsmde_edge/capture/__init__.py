@@ -1,4 +1,4 @@
-"""Where frame sets come from: data sets, video files and synthetic streets."""
+"""Where frame sets come from: data sets, video files, recordings and synthetic streets."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def open_source(
     """Open a source by what was named.
 
     Args:
-        spec: "synthetic"; the path of a data set; or video files, one a camera (`CAMERA=FILE`, or files
-            named after their camera), or a folder of such files.
+        spec: "synthetic"; the path of a data set; an MCAP recording of ours; or video files, one a camera
+            (`CAMERA=FILE`, or files named after their camera), or a folder of such files.
         rig: the cameras of the video files; data sets bring their own.
         squash: let the rig follow the size of the video files (see `VideoSource`).
         scenes, split: which part of a data set.
         masks: folder of ego masks, for data sets and videos.
-        realtime: replay a data set at its own pace.
+        realtime: replay a data set or a recording at its own pace.
         size: width and height of synthetic pictures.
         seed: of synthetic streets.
         sets: how many frame sets of synthetic streets will be wanted; two scenes if None.
@@ -67,15 +67,19 @@ def open_source(
     if videos:
         _refuse("video files", scenes=scenes, split=split)
         return _open_videos(videos, rig, squash, None if masks is None else Path(masks))
+    from fsmde_edge.capture.mcap import McapSource, is_mcap
     from fsmde_edge.datasets import open_dataset
     from fsmde_edge.errors import UsageError
 
-    _refuse("a data set", rig=rig)
+    _refuse("a data set or a recording", rig=rig)
     if len(specs) != 1:
         raise UsageError(
             f"{len(specs)} sources that are not all video files",
             hint="give one data set, or one video a camera",
         )
+    if is_mcap(Path(specs[0])):
+        _refuse("a recording, which brings its own", scenes=scenes, split=split, masks=masks)
+        return McapSource(Path(specs[0]), realtime=realtime)
     dataset = open_dataset(specs[0], scenes=scenes, split=split, masks=masks, lidar=False)
     return DatasetReplay(dataset, realtime=realtime)
 

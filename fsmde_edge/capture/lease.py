@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fsmde_edge.frames import Stamp
 
@@ -42,9 +41,8 @@ class FrameLease(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Captured:
-    """One picture on its way from a camera to a frame set.
+class Captured(NamedTuple):
+    """One picture on its way from a camera to a frame set; a tuple, since one is made for every picture.
 
     Attributes:
         camera: the camera's name.

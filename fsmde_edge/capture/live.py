@@ -28,7 +28,7 @@ is being looked at, two with the driver."""
 LISTEN = 0.05
 """Seconds after which a reader that waits for a set looks whether it is to stop."""
 
-NEWEST = 10_000
+NEWEST = 500
 """Sets of which it is remembered how far a camera lay behind the first."""
 
 
@@ -126,6 +126,8 @@ class LiveSource:
         self._lent: CapturedSet | None = None
         self._stopping = False
         self._told: dict[str, bool] = dict.fromkeys(rig.names, False)
+        self.while_waiting: Callable[[], None] = lambda: None
+        """Called several times a second while a set is waited for."""
 
     @property
     def name(self) -> str:
@@ -197,6 +199,7 @@ class LiveSource:
         while not self._stopping:
             taken = self._outlet.take(LISTEN)
             self._tell()
+            self.while_waiting()
             if taken is not None:
                 return taken
             if not self._outlet.is_open:
@@ -244,7 +247,7 @@ class LiveSource:
                     camera=camera,
                     raw=captured.lease.view(),
                     layout=layout,
-                    stamp=_stamp(instant, self._clocks[camera].point),
+                    stamp=_instant(captured.stamp, instant, self._clocks[camera].point),
                     sequence=captured.sequence,
                 )
             )
@@ -275,6 +278,12 @@ def _at_size(camera: RigCamera, layout: RawLayout) -> RigCamera:
 
 def _stamp(instant_ns: int, point: ExposurePoint = ExposurePoint.UNKNOWN) -> Stamp:
     return Stamp(instant_ns, Clock.MONOTONIC, point)
+
+
+def _instant(driver: Stamp, instant_ns: int, point: ExposurePoint) -> Stamp:
+    """The driver's own stamp where it says the same."""
+    same = driver.ns == instant_ns and driver.exposure is point and driver.clock is Clock.MONOTONIC
+    return driver if same else _stamp(instant_ns, point)
 
 
 def _median_ms(values: Sequence[int]) -> float | None:

@@ -59,7 +59,7 @@ class DatasetReplay:
             self._rig = sample.rig
             stamp = sample.frame_set.stamps_ns[0]
             if self._realtime and previous_ns is not None:
-                _pause((stamp - previous_ns) / 1e9, since=previous_time)
+                pause((stamp - previous_ns) / 1e9, since=previous_time)
             previous_ns, previous_time = stamp, time.monotonic()
             yield sample.frame_set
 
@@ -88,6 +88,12 @@ class DatasetReplay:
         return sample
 
 
-def _pause(gap: float, *, since: float) -> None:
+def pause(gap: float, *, since: float) -> None:
+    """Wait until a gap of up to a second is over; longer ones are skipped.
+
+    Args:
+        gap: seconds between two sets of a recording.
+        since: when the first was given, on `time.monotonic`.
+    """
     if 0 < gap <= 1:
         time.sleep(max(0.0, since + gap - time.monotonic()))

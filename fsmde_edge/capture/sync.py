@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -155,7 +155,7 @@ class Synchroniser:
         self._spreads: deque[int] = deque(maxlen=LEARNT_FROM)
         self._made = 0
 
-    def add(self, captured: Captured, instant_ns: int) -> Iterator[CapturedSet]:
+    def add(self, captured: Captured, instant_ns: int) -> Sequence[CapturedSet]:
         """Take a picture over, and give the sets that it completes.
 
         Args:
@@ -163,13 +163,15 @@ class Synchroniser:
             instant_ns: when it was exposed, on the clock that all cameras share.
         """
         lane = self._by_name[captured.camera]
-        if lane.accept(_Waiting(instant_ns, captured), self._rules.depth):
-            yield from self.tick(captured.arrival_ns)
+        accepted = lane.accept(_Waiting(instant_ns, captured), self._rules.depth)
+        return self.tick(captured.arrival_ns) if accepted else ()
 
-    def tick(self, now: int) -> Iterator[CapturedSet]:
+    def tick(self, now: int) -> Sequence[CapturedSet]:
         """Time passed: give the sets that need not wait any more."""
+        found = []
         while (made := self._next(now)) is not None:
-            yield made
+            found.append(made)
+        return found
 
     @property
     def due_ns(self) -> int | None:
@@ -305,10 +307,12 @@ class SetOutlet:
         self._slow: dict[str, int] = dict.fromkeys(clocks, 0)
         self._ready = threading.Condition()
         self._newest: CapturedSet | None = None
+        self._untold = False
+        """Whether the reader has not been woken for the newest yet."""
         self._open = True
 
     def put(self, captured: Captured) -> None:
-        """Add a picture, and show the set that it completes."""
+        """Add a picture, and show the set that it completes; a reader that waits is woken by `tick`."""
         if not self._open:
             captured.lease.release()
             return
@@ -316,12 +320,21 @@ class SetOutlet:
             self._show(made)
 
     def tick(self, now_ns: int) -> int | None:
-        """Show what need not wait any more."""
+        """Show what need not wait any more, and wake the reader.
+
+        He is woken last, when this thread is about to wait itself: earlier he would only wait for the
+        interpreter's lock, at two system calls each time.
+        """
         if not self._open:
             return None
         for made in self._sync.tick(now_ns):
             self._show(made)
-        return self._sync.due_ns
+        due = self._sync.due_ns
+        if self._untold:
+            with self._ready:
+                self._untold = False
+                self._ready.notify()
+        return due
 
     def take(self, timeout: float | None) -> CapturedSet | None:
         """The newest set, for the caller to release; waits for it.
@@ -358,8 +371,7 @@ class SetOutlet:
 
     def _show(self, made: CapturedSet) -> None:
         with self._ready:
-            surplus, self._newest = self._newest, made
-            self._ready.notify()
+            surplus, self._newest, self._untold = self._newest, made, True
         self._lose(surplus)
 
     def _lose(self, made: CapturedSet | None) -> None:

@@ -96,3 +96,22 @@ def metres(text: str) -> float:
     if not 0.1 < value <= 10_000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a distance between 0.1 and 10000 metres")
     return value
+
+
+def percent(text: str) -> int:
+    """A whole number from 1 to 100."""
+    value = positive(text)
+    if value > 100:
+        raise argparse.ArgumentTypeError(f"{text} is more than 100")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value

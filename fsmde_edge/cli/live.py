@@ -111,7 +111,7 @@ def open_live(args: argparse.Namespace, bundle: Bundle) -> LiveSource:
         raise UsageError("--size does not go with a rig, whose calibration is for one size")
     rig, offsets = _rig(rig_file, bundle)
     refuse_other_count(rig, bundle.manifest)
-    devices = name_cameras(specs or _plugged_specs(rig_file), rig.names)
+    devices = name_cameras(specs or plugged_specs(rig_file), rig.names)
     if rig_file is None:
         print(f"without --rig the devices are the bundle's views, in this order: {_pairs(devices)}")
     options = LiveOptions(
@@ -160,8 +160,12 @@ def _rig(rig_file: Path | None, bundle: Bundle) -> tuple[Rig, dict[str, float]]:
     return load_rig(rig_file), {camera: each.offset_ms for camera, each in plugged.items()}
 
 
-def _plugged_specs(rig_file: Path | None) -> list[str]:
-    """CAMERA=DEVICE of a rig file."""
+def plugged_specs(rig_file: Path | None) -> list[str]:
+    """CAMERA=DEVICE of a rig file.
+
+    Errors:
+        InputError: it cannot be used, or says of a camera no device.
+    """
     from fsmde_edge.datasets.rigfile import load_plugged
     from fsmde_edge.errors import InputError
 
@@ -238,16 +242,16 @@ def _point(report: LiveReport) -> str:
 
 
 def _outage(outage: Outage) -> str:
-    to_realtime = time.time_ns() - time.monotonic_ns()
-
-    def clock(ns: int) -> str:
-        seconds, rest = divmod(ns + to_realtime, 1_000_000_000)
-        return time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{rest // 100_000_000}"
-
     if outage.until_ns is None:
-        return f"lost from {clock(outage.since_ns)} on: {outage.why}"
-    lasted = (outage.until_ns - outage.since_ns) / 1e9
-    return f"lost from {clock(outage.since_ns)} to {clock(outage.until_ns)}, {lasted:.1f} s: {outage.why}"
+        return f"lost from {clock_time(outage.since_ns)} on: {outage.why}"
+    since, until = clock_time(outage.since_ns), clock_time(outage.until_ns)
+    return f"lost from {since} to {until}, {(outage.until_ns - outage.since_ns) / 1e9:.1f} s: {outage.why}"
+
+
+def clock_time(ns: int) -> str:
+    """An instant of CLOCK_MONOTONIC as the clock on the wall, to a tenth of a second."""
+    whole, rest = divmod(ns + time.time_ns() - time.monotonic_ns(), 1_000_000_000)
+    return time.strftime("%H:%M:%S", time.localtime(whole)) + f".{rest // 100_000_000}"
 
 
 def _number(text: str, unit: str, most: float) -> float:

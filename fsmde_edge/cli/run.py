@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from fsmde_edge.cli.arguments import add_backend, add_bundle, add_threads, natural, positive
 from fsmde_edge.cli.live import add_camera_arguments, live_lines
+from fsmde_edge.cli.outputs import add_output_arguments, open_sinks, refuse_lonely
+from fsmde_edge.cli.watching import add_watch_arguments, open_watch, watch_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +27,11 @@ EXAMPLES = """examples:
   fsmde-edge run bundle --cameras /dev/video0-5 --rig rig.yaml --out depth
   fsmde-edge run bundle --cameras rig.yaml --missing mask --max-age 300
       a rig file that says of each camera which device it is
+  fsmde-edge run bundle --cameras rig.yaml --record drive.mcap
+  fsmde-edge run bundle --source drive.mcap --points clouds
+      a recording, for Foxglove, Lichtblick or rerun, and to be run again
+  fsmde-edge run bundle --cameras rig.yaml --view 8080
+      a live picture at http://127.0.0.1:8080
 """
 
 
@@ -36,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         nargs="+",
         metavar="SOURCE",
-        help="synthetic; a data set's path; or one video file a camera (CAMERA.mp4 or CAMERA=FILE)",
+        help="synthetic; a data set's path; a recording (FILE.mcap); or one video file a camera "
+        "(CAMERA.mp4 or CAMERA=FILE)",
     )
     sources.add_argument(
         "--cameras",
@@ -52,12 +60,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--masks", type=Path, metavar="DIR", help="ego masks: depth on the own car is left out"
     )
     parser.add_argument("--frames", type=positive, metavar="N", help="at most this many frame sets")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="depth maps, as --format says")
-    parser.add_argument("--format", choices=("png", "npz"), default="png", help="of --out (default: png)")
-    parser.add_argument("--png-scale", type=positive, metavar="N", help="PNG steps a metre (256)")
-    parser.add_argument(
-        "--mosaic", type=Path, metavar="FILE", help="all views and depths in ring order: .png or .mp4"
-    )
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "fp16", "int8", "int8-fp16"))
     add_backend(parser)
     parser.add_argument(
@@ -72,7 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--allow-failed", action="store_true", help="run a bundle whose gate did not pass")
     parser.add_argument("--seed", type=natural, default=0, help="of the synthetic source")
+    add_output_arguments(parser)
     add_camera_arguments(parser)
+    add_watch_arguments(parser)
     add_threads(parser)
 
 
@@ -82,13 +86,11 @@ def run(args: argparse.Namespace) -> int:
 
     from fsmde_edge.bundle import open_bundle
     from fsmde_edge.cli.live import camera_report
-    from fsmde_edge.errors import UsageError
     from fsmde_edge.finalise.serve import ensure_engine
     from fsmde_edge.inference.backends import open_session
     from fsmde_edge.runtime import run as run_loop
 
-    if args.png_scale is not None and (args.out is None or args.format != "png"):
-        raise UsageError("--png-scale goes with --out and --format png")
+    refuse_lonely(args)
     bundle = open_bundle(args.bundle)
     _refuse_failed(bundle, args)
     ensure_engine(bundle, args.backend, say=print, threads=args.threads, allow_failed=args.allow_failed)
@@ -96,8 +98,11 @@ def run(args: argparse.Namespace) -> int:
     with closing(source):
         choice = open_session(bundle, precision=args.precision, backend=args.backend, threads=args.threads)
         print(f"{choice.session.precision} on {choice.session.detail} ({choice.reason})")
-        sinks = _sinks(args, bundle)
-        with choice.session as session, camera_report(source):
+        with (
+            choice.session as session,
+            camera_report(source),
+            open_sinks(args, bundle, precision=session.precision) as sinks,
+        ):
             report = run_loop(
                 source,
                 session,
@@ -108,6 +113,8 @@ def run(args: argparse.Namespace) -> int:
                 threads=args.threads,
                 fit=args.fit,
                 max_age_ms=args.max_age,
+                mask_unreadable=args.missing == "mask",
+                watch=open_watch(args, bundle, source, session),
             )
             _print_report(report, sinks)
     return 0
@@ -121,7 +128,7 @@ def _print_report(report: RunReport, sinks: Sequence[Sink]) -> None:
     drops = {camera: causes for camera, causes in report.drops.items() if any(causes.values())}
     if not report.ages:
         print(f"  drops      {drops or 'none'}")
-    for line in live_lines(report):
+    for line in (*live_lines(report), *watch_lines(report)):
         print(line)
     for sink in sinks:
         saturated = getattr(sink, "saturated", 0)
@@ -149,7 +156,7 @@ def _source(args: argparse.Namespace, bundle: Bundle) -> Source:
         return open_live(args, bundle)
     refuse_camera_arguments(args)
     height, width = bundle.manifest.size
-    return open_source(
+    source = open_source(
         args.source,
         size=(width, height),
         rig=None if args.rig is None else load_rig(args.rig),
@@ -159,25 +166,6 @@ def _source(args: argparse.Namespace, bundle: Bundle) -> Source:
         seed=args.seed,
         sets=args.frames,
     )
-
-
-def _sinks(args: argparse.Namespace, bundle: Bundle) -> list[Sink]:
-    from fsmde_edge.errors import UsageError
-    from fsmde_edge.sinks.mosaic import mosaic_sink
-    from fsmde_edge.sinks.npz import NpzSink
-    from fsmde_edge.sinks.png import PngSink
-
-    in_metres = args.mosaic is not None or (args.out is not None and args.format == "png")
-    if in_metres and not bundle.manifest.metric:
-        raise UsageError(
-            f"this bundle's depth is {bundle.manifest.kind}, not metres, which PNG and mosaic show",
-            hint="write it as it is with --out DIR --format npz",
-        )
-    sinks: list[Sink] = []
-    if args.out is not None:
-        sinks.append(
-            NpzSink(args.out) if args.format == "npz" else PngSink(args.out, scale=args.png_scale or 256)
-        )
-    if args.mosaic is not None:
-        sinks.append(mosaic_sink(args.mosaic))
-    return sinks
+    if not getattr(source, "lossless", True):
+        print("the recording's pictures are JPEG: its depth will not be what it was, bit for bit")
+    return source

@@ -104,18 +104,102 @@ def _read(path: Path) -> list[Any]:
         return list(content["cameras"])
 
 
-def save_rig(path: Path, rig: Rig) -> None:
+def save_rig(path: Path, rig: Rig, plugged: Mapping[str, Plugged] | None = None) -> None:
     """Write a rig file, and each ego mask beside it as `<stem>_<camera>_mask.png`.
+
+    Args:
+        path: of the file.
+        rig: the cameras.
+        plugged: by name, how they are plugged into this machine (see `load_plugged`); the file says nothing
+            of the others.
 
     Errors:
         OutputError: where the files cannot be written.
     """
     import yaml
 
-    cameras = [_values(camera, path) for camera in rig.cameras]
+    known = plugged or {}
+    cameras = [_values(camera, path) | _plugging(known.get(camera.name)) for camera in rig.cameras]
     atomic_write(
         path, yaml.safe_dump({"version": VERSION, "cameras": cameras}, sort_keys=False).encode("utf-8")
     )
+
+
+def _plugging(plugged: Plugged | None) -> dict[str, Any]:
+    if plugged is None:
+        return {}
+    device = {} if plugged.device is None else {"device": plugged.device}
+    return device | ({"offset_ms": plugged.offset_ms} if plugged.offset_ms else {})
+
+
+def set_offsets(path: Path, offsets_ms: Mapping[str, float]) -> None:
+    """Write `offset_ms` of cameras into a rig file that a person keeps: every other byte stays as it is.
+
+    Args:
+        path: of the file.
+        offsets_ms: of cameras by name; those of others stay.
+
+    Errors:
+        InputError: as for `load_rig`; or the file is written in a way that cannot be edited in place.
+        OutputError: it cannot be written.
+    """
+    _read(path)
+    text = read_bytes(path, "rig file").decode("utf-8")
+    numbers = {name: _milliseconds(ms) for name, ms in offsets_ms.items()}
+    edited = _edited(text, numbers)
+    if not _differs_only_in(numbers, text, edited):
+        raise InputError(
+            "cannot be edited in place",
+            where=path,
+            hint="write by hand: " + ", ".join(f"{name} offset_ms: {ms}" for name, ms in numbers.items()),
+        )
+    atomic_write(path, edited.encode("utf-8"))
+
+
+def _milliseconds(value: float) -> str:
+    """To the nanosecond; never with an exponent, which YAML takes for text."""
+    text = f"{value:.6f}".rstrip("0")
+    return f"{text}0" if text.endswith(".") else text
+
+
+def _differs_only_in(numbers: Mapping[str, str], before: str, after: str) -> bool:
+    import yaml
+
+    wanted = yaml.safe_load(before)
+    for camera in wanted["cameras"]:
+        if camera["name"] in numbers:
+            camera["offset_ms"] = float(numbers[camera["name"]])
+    try:
+        return bool(yaml.safe_load(after) == wanted)
+    except yaml.YAMLError:
+        return False
+
+
+def _edited(text: str, numbers: Mapping[str, str]) -> str:
+    """A rig file's text with other offsets: replaced where there is one, added after the name elsewhere."""
+    import yaml
+
+    edits = []
+    tree = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert tree is not None  # it was read before
+    for camera in next(value for key, value in tree.value if key.value == "cameras").value:
+        nodes = {key.value: (key, value) for key, value in camera.value}
+        key, name = nodes["name"]
+        if name.value not in numbers:
+            continue
+        number = numbers[name.value]
+        if "offset_ms" in nodes:
+            old = nodes["offset_ms"][1]
+            edits.append((old.start_mark.index, old.end_mark.index, number))
+        elif camera.flow_style:
+            edits.append((name.end_mark.index, name.end_mark.index, f", offset_ms: {number}"))
+        else:
+            end = text.find("\n", name.end_mark.index)
+            end = len(text) if end < 0 else end
+            edits.append((end, end, f"\n{' ' * key.start_mark.column}offset_ms: {number}"))
+    for start, end, new in sorted(edits, reverse=True):
+        text = text[:start] + new + text[end:]
+    return text
 
 
 def _only(values: Any, required: set[str], optional: set[str], what: str) -> None:

@@ -149,6 +149,8 @@ class Gate:
     _tiles: list[WorstTile] = field(default_factory=list)
     _abs_rel: list[tuple[float, float]] = field(default_factory=list)
     _had_lidar: bool = False
+    _least: float = np.inf
+    _most: float = -np.inf
 
     @np.errstate(all="ignore")  # what is not a number is judged, not warned of
     def add(
@@ -177,19 +179,26 @@ class Gate:
 
     @np.errstate(all="ignore")
     def add_depths(
-        self, name: str, cameras: Sequence[str], fp32: NDArray[np.float32], int8: NDArray[np.float32]
+        self,
+        name: str,
+        cameras: Sequence[str],
+        fp32: NDArray[np.float32],
+        int8: NDArray[np.float32],
+        *,
+        world: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Compare one frame set of which no more is known than its depths: every pixel counts, no LiDAR.
+        """Compare one frame set of which no more is known than its depths: no LiDAR.
 
         Args:
             name: of the set.
             cameras: of its views, in order.
             fp32, int8: float32 [V, h, w].
+            world: bool [V, h, w], the pixels that count, some in each view; all if None.
         """
+        counted = np.ones(fp32.shape, dtype=np.bool_) if world is None else world
         tiles = []
         for i, camera in enumerate(cameras):
-            world = np.ones(fp32.shape[1:], dtype=np.bool_)
-            tiles.append(self._add_view(name, camera, fp32[i], int8[i], world))
+            tiles.append(self._add_view(name, camera, fp32[i], int8[i], counted[i]))
         found = [tile for tile in (*self._tiles, *tiles) if tile is not None]
         self._tiles = sorted(found, key=lambda t: -t.deviation)[:12]
 
@@ -232,6 +241,8 @@ class Gate:
     ) -> WorstTile | None:
         reference = fp32.astype(np.float64)
         over = np.abs(reference) if self.metric else np.full_like(reference, np.abs(reference[world]).mean())
+        self._least = min(self._least, float(reference[world].min()))
+        self._most = max(self._most, float(reference[world].max()))
         signed = (int8 - reference) / np.maximum(over, _LEAST)
         # A result that is not a number is as far off as can be.
         signed = np.nan_to_num(signed, nan=np.inf, posinf=np.inf, neginf=-np.inf).clip(-1e6, 1e6)
@@ -294,6 +305,9 @@ class Gate:
             reasons.append(f"abs_rel_change {change:+.2%} is beyond {limit:.2%}")
         if reasons:
             return "failed", tuple(reasons)
+        if self._most <= self._least:
+            same = f"FP32 says {self._most:g} everywhere: there is nothing that INT8 could lose"
+            return "inconclusive", (same,)
         if self._had_lidar and change is None:
             return "inconclusive", (f"the frames have LiDAR, but none of it within {self.max_depth:g} m",)
         if change is not None and interval is None:

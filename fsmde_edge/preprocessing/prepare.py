@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -37,22 +37,41 @@ class Preparation:
     threads: int = 1
 
     def images(
-        self, buffers: Sequence[Buffer | None], out: NDArray[np.uint8] | None = None
+        self,
+        buffers: Sequence[Buffer | None],
+        out: NDArray[np.uint8] | None = None,
+        *,
+        broken: Callable[[int], object] | None = None,
     ) -> NDArray[np.uint8]:
-        """The network's images, uint8 [V, H, W, 3], in `out` where it is given; black without a picture.
+        """The network's images, uint8 [V, H, W, 3].
+
+        Args:
+            buffers: of each view; black if None.
+            out: where to make them.
+            broken: is told of a view whose buffer does not hold a picture, which is black then.
 
         Raises:
-            InputError: another number of buffers, or one that does not hold a picture.
+            InputError: another number of buffers; or one that does not hold a picture, without `broken`.
         """
         if len(buffers) != len(self.views):
             raise InputError(f"{len(buffers)} pictures and {len(self.views)} views do not go together")
         made = np.empty((len(self.views), *self.size, 3), np.uint8) if out is None else out
+
+        def make(view: int) -> None:
+            try:
+                _make(self.views[view], buffers[view], made[view])
+            except InputError:
+                if broken is None:
+                    raise
+                made[view] = 0
+                broken(view)
+
         if self.threads == 1:
-            for each in zip(self.views, buffers, made, strict=True):
-                _make(*each)
+            for view in range(len(self.views)):
+                make(view)
         else:
             with ThreadPoolExecutor(self.threads) as pool:
-                list(pool.map(_make, self.views, buffers, made))
+                list(pool.map(make, range(len(self.views))))
         return made
 
 

@@ -241,7 +241,7 @@ def test_a_slow_reader_gets_the_newest_set_and_loses_the_others():
 
 def test_a_set_wakes_its_reader_once():
     made, woken = outlet(NAMES), []
-    reader = threading.Thread(target=lambda: woken.append(made.take(None)))
+    reader = threading.Thread(target=lambda: woken.append(made.take(None)), daemon=True)
     reader.start()
     waits, wait = Counter(), made._ready.wait
 
@@ -251,6 +251,7 @@ def test_a_set_wakes_its_reader_once():
 
     made._ready.wait = counted
     put_set(made, 0, NAMES)
+    made.tick(0)  # as the capture thread does after every batch, before it waits itself
     reader.join(timeout=5)
     assert len(woken) == 1
     assert waits["woken"] == 0  # it was not put back to sleep by pictures that make no set

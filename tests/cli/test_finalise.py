@@ -119,7 +119,10 @@ def test_a_named_backend_is_finalised_on_first_use_alone(stored, command):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("check", "--sets", "2", "--runs", "1", "--allow-few"), ("bench", "--runs", "1", "--warmup", "1")],
+    [
+        ("check", "--sets", "2", "--runs", "1", "--allow-few"),
+        ("bench", "--only", "models", "--runs", "1", "--warmup", "1"),
+    ],
     ids=lambda arguments: arguments[0],
 )
 def test_check_and_bench_run_the_stored_engines(stored, command, arguments):
@@ -235,7 +238,7 @@ def test_a_missing_bundle_is_exit_code_3(state, capsys, tmp_path):
 
 def test_a_backend_that_is_not_installed_names_its_extra(state, command, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    for name, arguments in (("finalise", QUICK), ("bench", ("--runs", "1"))):
+    for name, arguments in (("finalise", QUICK), ("bench", ("--only", "models", "--runs", "1"))):
         code, _, err = command(name, "--backend", "tensorrt", *arguments)
         assert code == 5
         assert "pip install 'fsmde-edge[tensorrt]'" in err
@@ -261,7 +264,7 @@ def test_a_store_that_cannot_be_written_is_found_before_anything_is_built(
 def test_a_store_that_others_may_write_is_refused(stored, command):
     command("finalise", "--backend", "stored", *QUICK)
     Store().root.chmod(0o777)
-    for name, arguments in (("finalise", QUICK), ("bench", ("--runs", "1"))):
+    for name, arguments in (("finalise", QUICK), ("bench", ("--only", "models", "--runs", "1"))):
         code, _, err = command(name, "--backend", "stored", *arguments)
         assert code == 5
         assert "others may use it" in err

@@ -8,65 +8,18 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from fsmde_edge.bundle import open_bundle
-from fsmde_edge.capture import devices
-from fsmde_edge.capture.v4l2 import camera as camera_module
-from fsmde_edge.capture.v4l2 import fake, loop
-from fsmde_edge.capture.v4l2.fake import FakeCamera, FakeKernel
+from fsmde_edge.capture.v4l2 import fake
 from fsmde_edge.capture.v4l2.structs import Capabilities, Request
 from fsmde_edge.capture.video import rig_of_pinholes
 from fsmde_edge.cli.main import main
 from fsmde_edge.datasets.rigfile import save_rig
-
-NODES = tuple(f"/dev/video{number}" for number in range(6))
-
-
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-    def refuses(self, code: int, *words: str) -> None:
-        """Exactly one line on stderr, with these words, and this exit code."""
-        (line,) = self.err.splitlines()
-        assert line.startswith("fsmde-edge: ")
-        for word in words:
-            assert word in line
-        assert self.code == code
-
-
-@pytest.fixture
-def plugged(monkeypatch):
-    """Six fake cameras that take pictures by themselves."""
-    cameras = [FakeCamera(path, rate=50.0) for path in NODES]
-    kernel = FakeKernel(cameras)
-    monkeypatch.setattr(devices, "LinuxKernel", lambda: kernel)
-    monkeypatch.setattr(camera_module, "LinuxKernel", lambda: kernel)
-    monkeypatch.setattr(loop, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(loop, "LONGEST_WAIT", 0.08)
-    kernel.run()
-    yield cameras
-    kernel.stop()
-
-
-@pytest.fixture
-def live(plugged, small_bundle, capfd) -> Callable[..., Said]:
-    """Runs the small bundle on the cameras."""
-
-    def run(*arguments: object, cameras: str = "/dev/video0-5") -> Said:
-        capfd.readouterr()
-        given = ["run", small_bundle, "--cameras", *cameras.split(), "--threads", 1, *arguments]
-        code = main([str(argument) for argument in given])
-        return Said(code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture
@@ -282,3 +235,24 @@ def test_a_signal_ends_the_wait_for_cameras_that_give_nothing(live, plugged):
     said = live()
     assert said.code == 0
     assert "0 frame sets, stopped by a signal" in said.out
+
+
+@pytest.mark.parametrize("missing", ["mask", "drop"])
+def test_a_broken_jpeg_costs_its_view_or_its_set_as_missing_says(live, plugged, tmp_path, missing):
+    picture = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
+    whole = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 20])[1].tobytes()
+    assert len(whole) < 4096
+    for camera in plugged:
+        camera.formats = ("MJPG",)
+        camera.__post_init__()
+        camera.paints = lambda _: whole
+    plugged[2].paints = lambda number: b"no picture" if 10 < number < 14 or number % 2 else whole
+    out = tmp_path / "depth"
+    given = ("--frames", 8, "--missing", missing, "--guard", "off", "--out", out, "--format", "npz")
+    said = live(*given, "--pixel-format", "MJPG", "--size", "64x32")
+    assert (said.code, said.err) == (0, "")
+    assert "sets held a picture that cannot be decoded" in said.out
+    valid = [np.load(file)["valid"].tolist() for file in sorted(out.iterdir())]
+    masked = [True, True, False, True, True, True]
+    assert (masked in valid) is (missing == "mask")
+    assert all(views in ([True] * 6, masked) for views in valid)

@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fsmde_edge.datasets.rigfile import Plugged, load_plugged, load_rig, save_rig
+from fsmde_edge.datasets.rigfile import Plugged, load_plugged, load_rig, save_rig, set_offsets
 from fsmde_edge.errors import InputError, OutputError
 from fsmde_edge.rig import BrownConrady, Camera, Fisheye, NoDistortion, Rig
 
@@ -106,3 +108,73 @@ def test_an_offset_that_is_none_is_refused(tmp_path, values, offset):
     path.write_text(yaml.safe_dump(values).replace("'.nan'", ".nan"))
     with pytest.raises(InputError, match=r"rig\.yaml"):
         load_plugged(path)
+
+
+def test_how_cameras_are_plugged_in_is_kept_by_who_saves_it(tmp_path):
+    rig = Rig.of([camera("front", FORWARD), camera("back", BACK)])
+    plugged = {"front": Plugged("/dev/video3", -3.5), "back": Plugged(None, 0.0)}
+    save_rig(tmp_path / "rig.yaml", rig, plugged)
+    assert load_plugged(tmp_path / "rig.yaml") == plugged
+    assert "offset_ms" not in yaml.safe_load((tmp_path / "rig.yaml").read_text())["cameras"][1]
+
+
+BY_HAND = """\
+# our van
+version: 1   # of the format
+cameras:
+  - fx: 50.0
+    name: front   # looks ahead
+    {width: W, height: H}
+    fy: 51
+    cx: 32.5
+    cy: 20.25
+    device: /dev/video0
+    camera_to_vehicle: [[0, 0, 1, 1.5], [-1, 0, 0, 0.1], [0, -1, 0, 1.6], [0, 0, 0, 1.0]]
+  - {name: "back", width: 64, height: 40, fx: 50, fy: 51, cx: 32, cy: 20,
+     camera_to_vehicle: [[0, 0, -1, -0.5], [1, 0, 0, 0], [0, -1, 0, 1.2], [0, 0, 0, 1]]}
+  - name: left
+    offset_ms: 1e3   # guessed
+    width: 64
+    height: 40
+    fx: 50
+    fy: 51
+    cx: 32
+    cy: 20
+    camera_to_vehicle: [[1, 0, 0, 0], [0, 0, 1, 0.5], [0, -1, 0, 1.2], [0, 0, 0, 1]]
+""".replace("{width: W, height: H}", "width: 64\n    height: 40")
+
+
+def test_offsets_are_written_into_a_file_and_every_other_byte_stays(tmp_path):
+    path = tmp_path / "rig.yaml"
+    path.write_text(BY_HAND)
+    set_offsets(path, {"front": 0.25, "back": -3.5, "left": 7.0})
+    expected = (
+        BY_HAND.replace("# looks ahead\n", "# looks ahead\n    offset_ms: 0.25\n")
+        .replace('{name: "back",', '{name: "back", offset_ms: -3.5,')
+        .replace("offset_ms: 1e3 ", "offset_ms: 7.0 ")
+    )
+    assert path.read_text() == expected
+    offsets = {name: each.offset_ms for name, each in load_plugged(path).items()}
+    assert offsets == {"front": 0.25, "back": -3.5, "left": 7.0}
+    set_offsets(path, {"front": 0.5})
+    assert path.read_text() == expected.replace("offset_ms: 0.25", "offset_ms: 0.5")
+
+
+@given(st.floats(-9999, 9999), st.booleans())
+def test_any_offset_is_read_as_it_was_written(tmp_path_factory, offset, there):
+    path = tmp_path_factory.mktemp("rig") / "rig.yaml"
+    save_rig(path, Rig.of([camera("front", FORWARD)]), {"front": Plugged(None, 1.0 if there else 0.0)})
+    set_offsets(path, {"front": offset})
+    assert load_plugged(path)["front"].offset_ms == pytest.approx(offset, abs=1e-6)
+    assert load_rig(path).names == ("front",)
+
+
+def test_a_file_that_cannot_be_edited_in_place_is_left_alone(tmp_path):
+    path = tmp_path / "rig.yaml"
+    path.write_text(
+        BY_HAND.replace("offset_ms: 1e3", "offset_ms: &shared 1.0").replace("fx: 50\n", "fx: *shared\n")
+    )
+    before = path.read_text()
+    with pytest.raises(InputError, match=r"cannot be edited in place.*left offset_ms: 7"):
+        set_offsets(path, {"left": 7.0})
+    assert path.read_text() == before

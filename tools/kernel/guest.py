@@ -1,6 +1,6 @@
 """Run a command in a guest that has the kernel's own virtual cameras, /dev/video0 and on.
 
-    python tools/kernel/guest.py [--vivid OPTIONS] [--timeout S] -- COMMAND ...
+    python tools/kernel/guest.py [--vivid OPTIONS] [--boot OPTIONS] [--timeout S] -- COMMAND ...
 
 QEMU emulates the machine: KVM is not needed, only the programs of `image.PACKAGES`. The guest sees the host's
 files read-only at their own paths, below a tmpfs: what it writes vanishes, but for what it writes to
@@ -42,6 +42,7 @@ def main() -> int:
     """Boot, run, power off."""
     parser = argparse.ArgumentParser(description="Run a command beside the kernel's virtual cameras.")
     parser.add_argument("--vivid", default=vivid_options(), metavar="OPTIONS")
+    parser.add_argument("--boot", default="", metavar="OPTIONS", help="more options of the guest's kernel")
     parser.add_argument("--timeout", type=float, default=300, metavar="S")
     parser.add_argument(
         "--share", type=Path, metavar="DIR", help="kept; seen in the guest as /run/guest-share"
@@ -55,18 +56,26 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         share = (options.share or Path(folder)).resolve()
         share.mkdir(parents=True, exist_ok=True)
-        return run(command, share, vivid=options.vivid, timeout=options.timeout)
+        return run(command, share, vivid=options.vivid, timeout=options.timeout, boot=options.boot)
 
 
-def run(command: list[str], share: Path, *, vivid: str, timeout: float) -> int:
-    """Run a command in the guest; its status."""
+def run(command: list[str], share: Path, *, vivid: str, timeout: float, boot: str = "") -> int:
+    """Run a command in the guest; its status.
+
+    Args:
+        command: a program and its arguments.
+        share: a folder that both sides see.
+        vivid: its module options.
+        timeout: seconds until it is killed.
+        boot: more options of the guest's kernel.
+    """
     for stale in ("status", "failed"):
         (share / stale).unlink(missing_ok=True)
     (share / "vivid").write_text(vivid)
     (share / "command.sh").write_text(_script(command))
     try:
         subprocess.run(
-            _qemu(image.build(CACHE), share), stdin=subprocess.DEVNULL, timeout=timeout, check=False
+            _qemu(image.build(CACHE), share, boot), stdin=subprocess.DEVNULL, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired:
         print(f"guest: not done after {timeout:g} s", file=sys.stderr)
@@ -81,14 +90,14 @@ def _script(command: list[str]) -> str:
     return f"{exports}cd {shlex.quote(str(Path.cwd()))} || exit {GUEST_FAILED}\n{shlex.join(command)}\n"
 
 
-def _qemu(made: image.Image, share: Path) -> list[str]:
+def _qemu(made: image.Image, share: Path, boot: str) -> list[str]:
     folder = "local,path={},mount_tag={},security_model=none,multidevs=remap"
     return [
         str(image.program("qemu-system-x86_64")),
         *("-accel", "tcg,thread=multi", "-cpu", "max", "-m", "3072", "-smp", "2"),
         *("-nographic", "-no-reboot", "-nic", "none"),
         *("-kernel", str(made.kernel), "-initrd", str(made.initramfs)),
-        *("-append", "console=ttyS0 quiet panic=-1 mitigations=off"),
+        *("-append", f"console=ttyS0 quiet panic=-1 mitigations=off {boot}"),
         *("-virtfs", folder.format("/", "host") + ",readonly=on"),
         *("-virtfs", folder.format(share, "share")),
     ]

@@ -78,6 +78,7 @@ class FakeCamera:
         mark_error, skip: pictures that come next with the error flag, or are lost.
         silent: gives nothing.
         exportable: whether EXPBUF works.
+        paints: a picture's bytes by its number; the number in every word if None.
     """
 
     path: str
@@ -93,6 +94,7 @@ class FakeCamera:
     skip: int = 0
     silent: bool = False
     exportable: bool = True
+    paints: Callable[[int], bytes] | None = None
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
@@ -349,7 +351,8 @@ class FakeCamera:
 
     def _paint(self, held: _Held, sequence: int) -> None:
         room = min(self._size(), held.length) - self.data_offset  # the source may have grown since
-        picture = sequence.to_bytes(4, "little") * (room // 4)
+        number = sequence.to_bytes(4, "little") * (room // 4)
+        picture = number if self.paints is None else self.paints(sequence)[:room]
         if held.map is not None:
             held.map[self.data_offset : self.data_offset + len(picture)] = picture
         else:

@@ -102,8 +102,8 @@ def export_for_dla(
     """
     code = cache_version(version)
     network, precisions = _beside(cache)
-    refuse_to_write((network, precisions, cache), bundle, force=force)
     model, plan, ranges = read_decisions(bundle)
+    refuse_to_write((network, precisions, cache), bundle, force=force)
     scales = tensor_scales(model, plan, ranges, bundle.golden(), threads=threads)
     export = DlaExport(
         cache=cache,

@@ -1,38 +1,29 @@
-"""Latency of every model of a bundle, side by side, with what is needed to compare two machines."""
+"""Latency of every model of a bundle on its golden frames, side by side."""
 
 from __future__ import annotations
 
-import json
-import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 from fsmde_edge.bundle import PRECISIONS, Bundle
 from fsmde_edge.errors import DeviceError
 from fsmde_edge.evaluation.latency import Latency, side_by_side
-from fsmde_edge.files import atomic_write
 from fsmde_edge.inference.backends import open_models
-from fsmde_edge.inference.machine import processor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BenchResult:
+class ModelTimes:
     """What was measured.
 
     Attributes:
-        bundle: its hash.
-        machine: processor and system, in words.
-        views: of one frame set.
         latency: model to latency; empty where it was stopped before one whole turn.
         sessions: model to what ran it.
+        stopped: whether Ctrl-C ended it early.
     """
 
-    bundle: str
-    machine: str
-    views: int
     latency: Mapping[str, Latency]
     sessions: Mapping[str, str]
+    stopped: bool
 
     @property
     def base_p50(self) -> float:
@@ -44,14 +35,10 @@ class BenchResult:
         """The model that the others are compared with."""
         return next(name for name in PRECISIONS if name in self.latency)
 
-    def save(self, path: Path) -> None:
-        """Write JSON."""
-        atomic_write(path, json.dumps(asdict(self), indent=1).encode() + b"\n")
 
-
-def bench_bundle(
+def bench_models(
     bundle: Bundle, *, runs: int, warmup: int, threads: int, backend: str = "auto"
-) -> BenchResult:
+) -> ModelTimes:
     """Time every model that this machine can run, in turn, on the bundle's golden frames, until Ctrl-C.
 
     Args:
@@ -77,10 +64,8 @@ def bench_bundle(
     latency = side_by_side(calls, runs=runs, warmup=warmup, stoppable=True)
     for session in sessions.values():
         session.close()
-    return BenchResult(
-        bundle=bundle.hash,
-        machine=f"{processor()}, {platform.system()} {platform.machine()}",
-        views=len(golden.focal),
+    return ModelTimes(
         latency=latency,
         sessions={name: session.detail for name, session in sessions.items()},
+        stopped=not latency or any(row.runs < runs for row in latency.values()),
     )
