@@ -36,8 +36,8 @@ def make_folder(path: Path) -> Path:
 
 
 def cache_home() -> Path:
-    """Where our caches lie: `$XDG_CACHE_HOME/fsmde-edge`, or ~/.cache/fsmde-edge."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fsmde-edge"
+    """Where our caches lie: `$XDG_CACHE_HOME/fsmde-edge`, or ~/.cache/fsmde-edge; see `state_home`."""
+    return _stated("XDG_CACHE_HOME", ".cache") / "fsmde-edge"
 
 
 def state_home() -> Path:
@@ -48,14 +48,18 @@ def state_home() -> Path:
     Errors:
         OutputError: nothing says where.
     """
-    stated = Path(os.environ.get("XDG_STATE_HOME") or "")
+    return _stated("XDG_STATE_HOME", ".local/state")
+
+
+def _stated(variable: str, at_home: str) -> Path:
+    stated = Path(os.environ.get(variable) or "")
     if stated.is_absolute():
         return stated
     try:
-        return Path.home() / ".local" / "state"
+        return Path.home() / at_home
     except RuntimeError as error:
         raise OutputError(
-            "this user has no home folder to keep things in", hint="set XDG_STATE_HOME to a folder"
+            "this user has no home folder to keep things in", hint=f"set {variable} to a folder"
         ) from error
 
 

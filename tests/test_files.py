@@ -10,11 +10,20 @@ import textwrap
 import pytest
 
 from fsmde_edge.errors import OutputError
-from fsmde_edge.files import atomic_file, atomic_folder, atomic_write, check_writable
+from fsmde_edge.files import atomic_file, atomic_folder, atomic_write, cache_home, check_writable
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_relative_cache_home_counts_as_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for value in ("", "relative/place", "~/place"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert cache_home() == tmp_path / ".cache/fsmde-edge"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    assert cache_home() == tmp_path / "mine/fsmde-edge"
 
 
 def test_write_makes_parents_and_replaces_whole(tmp_path):
