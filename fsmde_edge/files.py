@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fsmde_edge.errors import OutputError, writing
+from fsmde_edge.errors import DeviceError, OutputError, writing
 
 _DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
@@ -49,6 +49,20 @@ def state_home() -> Path:
         OutputError: nothing says where.
     """
     return _stated("XDG_STATE_HOME", ".local/state")
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse native code that anybody but our own user may have been able to write.
+
+    Errors:
+        DeviceError: the file or its folder belongs to somebody else, or others may write it.
+    """
+    for part in (path, path.parent):
+        state = part.stat()
+        if state.st_uid != os.geteuid() or state.st_mode & 0o022:
+            raise DeviceError(
+                "belongs to or may be written by somebody else", where=part, hint="remove it and run again"
+            )
 
 
 def _stated(variable: str, at_home: str) -> Path:

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write what the DLA of that TensorRT takes."""
     from fsmde_edge.bundle import open_bundle
+    from fsmde_edge.compiler.lowering.dla import refuse_board_without_dla
     from fsmde_edge.compiler.predict.dla import parse_version
     from fsmde_edge.errors import UsageError
 
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--placement and --out go together", hint="give both, or --calibration-cache FILE")
     version = parse_version(args.tensorrt)
     bundle = open_bundle(args.bundle)
+    refuse_board_without_dla(bundle)
     export = _scales if args.placement is None else _typed
     line = export(bundle, version, args)
     print(f"on the device, by NVIDIA's documentation (not run here):\n  {line}")
@@ -79,8 +81,9 @@ def _typed(bundle: Bundle, version: Version, args: argparse.Namespace) -> str:
     print(f"network      {export.network}: {export.pairs} tensors in INT8 ({export.gpu_pairs} for the GPU)")
     print(
         f"golden set   {export.deviation:.2%} mean deviation from FP32, exact arithmetic "
-        f"({export.gpu_deviation:.2%} with the GPU's placement, which the gate has judged)"
+        f"({export.gpu_deviation:.2%} with the GPU's placement)"
     )
+    print("gate         judged the GPU's placement, not this one")
     for line in dla_lines(bundle.model("fp32"), args.tensorrt):
         print(line)
     return export.trtexec()

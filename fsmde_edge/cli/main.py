@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from fsmde_edge.cli.signals import Ended, ending_in_order
 from fsmde_edge.cli.streams import patient_streams
 from fsmde_edge.errors import INTERRUPTED, DeviceError, FsmdeError, InputError, MissingExtra, UsageError
 
@@ -59,12 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; the process's own if None.
 
     Returns:
-        The exit code: 0; 2 usage; 3 input or output; 4 gate; 5 device; 130 interrupted.
+        The exit code: 0; 2 usage; 3 input or output; 4 gate; 5 device; 130 interrupted; 128 and a signal's
+        number where that ended it.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    with patient_streams() as flush:
+    with ending_in_order(), patient_streams() as flush:
         code = _guarded(lambda: _command(given), given)
         return _guarded(flush, given) or code
 
@@ -89,6 +91,9 @@ def _guarded(work: Callable[[], int], given: Sequence[str]) -> int:
             return 0
         print("fsmde-edge: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Ended as end:
+        print(f"fsmde-edge: ended by {end.signal.name}", file=sys.stderr)
+        return 128 + end.signal
     except Exception as error:
         told = _told(error)
         if told is None:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fsmde_edge.errors import InputError, MissingExtra
@@ -60,6 +61,7 @@ class AotBuild:
         plan_bytes: size of the plan; 0 if refused.
         seconds: of parsing and building.
         layers: of the plan.
+        inputs, outputs: name to type and shape, as `inference.program.Port` prints them.
     """
 
     version: str
@@ -67,6 +69,8 @@ class AotBuild:
     plan_bytes: int
     seconds: float
     layers: tuple[Layer, ...]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def accepted(self) -> bool:
@@ -108,6 +112,8 @@ def build_ahead(path: Path) -> AotBuild:
         plan_bytes=len(built.engine),
         seconds=built.answer.seconds,
         layers=tuple(_layers(built.answer.log)),
+        inputs=built.answer.inputs,
+        outputs=built.answer.outputs,
     )
 
 

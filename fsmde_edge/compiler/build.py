@@ -144,6 +144,8 @@ def build(options: BuildOptions, say: Callable[[str], None]) -> BuildOutcome:
             views=len(job.rig),
             size=job.recipe.size,
         )
+        if network.size != job.recipe.size:
+            say(f"the network takes {_by(network.size)}: the recipe's {_by(job.recipe.size)} does not count")
         pinholes = own_pinholes(job.rig, network.size[1], network.size[0])
         quantised = _quantise(network, job, pinholes, say) if options.precision == "int8" else None
         if quantised is not None:
@@ -194,6 +196,10 @@ def _open(options: BuildOptions) -> _Job:
         gate=gate,
         rig=data[0][0].rig,
     )
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 def _method(method: Method, options: BuildOptions) -> Method:

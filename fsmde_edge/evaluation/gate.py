@@ -5,7 +5,6 @@ The frames are ones that calibration did not see; both sides run in exact Q/DQ a
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -33,6 +32,10 @@ _LEAST = 1e-9
 """Nothing is divided by less."""
 
 
+WIDEST = 10.0
+"""No budget is beyond a thousand per cent: such a one was meant in per cent, and any INT8 would pass it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateBudget:
     """What INT8 may cost; a recipe may tighten or widen it.
@@ -53,9 +56,9 @@ class GateBudget:
 
     def __post_init__(self) -> None:
         for name, limit in asdict(self).items():
-            if not 0 <= limit < math.inf:
+            if not 0 <= limit <= WIDEST:
                 raise InputError(
-                    f"a budget cannot be {name}: {limit}", hint="choose a finite number that is not negative"
+                    f"a budget cannot be {name}: {limit}", hint=f"choose 0 to {WIDEST:g}; 0.02 is 2 %"
                 )
 
 

@@ -204,7 +204,7 @@ def _workshop(
     return Workshop(
         bundle=bundle,
         golden=golden,
-        judge=Judge.of(bundle, golden.depth["fp32"], bounds),
+        judge=Judge.of(bundle, golden.depth, bounds),
         options=builder,
         threads=options.threads,
         say=say,

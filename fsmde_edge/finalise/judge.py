@@ -54,6 +54,7 @@ class Judge:
         metric, disparity: what depth is.
         budget: of the bundle's gate.
         bounds: what right INT8 engines stay within; None without INT8.
+        int8_exact: golden depth of exact INT8, where the bundle holds it: the model at hand must give it.
     """
 
     fp32: Depth
@@ -62,15 +63,17 @@ class Judge:
     disparity: bool
     budget: GateBudget
     bounds: Bounds | None
+    int8_exact: Depth | None = None
 
     @classmethod
-    def of(cls, bundle: Bundle, fp32: Depth, bounds: Bounds | None) -> Judge:
-        """The judge of a bundle's engines."""
+    def of(cls, bundle: Bundle, golden: Mapping[str, Depth], bounds: Bounds | None) -> Judge:
+        """The judge of a bundle's engines; `golden` is precision to depth."""
         manifest, budget = bundle.manifest, GateBudget()
         if manifest.gate:
             budget = from_mapping(GateBudget, manifest.gate["budget"], where=bundle.root)
         return cls(
-            fp32=fp32,
+            fp32=golden["fp32"],
+            int8_exact=golden.get("int8"),
             cameras=manifest.cameras,
             metric=manifest.metric,
             disparity=manifest.kind == "disparity",
@@ -92,6 +95,11 @@ class Judge:
         verdict = self._against_fp32(depth, widened)
         assert self.bounds is not None
         faults = tuple(f"{fault} (of exact INT8)" for fault in self.bounds.depth_faults(exact, depth))
+        if self.int8_exact is not None:
+            own_faults = self.bounds.depth_faults(self.int8_exact, exact)
+            faults += tuple(
+                f"{fault} (exact INT8, of the golden one: the files differ)" for fault in own_faults
+            )
         apart = deviation(exact, depth, metric=self.metric).mean
         return Verdict(reasons=(*faults, *verdict.reasons), numbers={"exact": apart, **verdict.numbers})
 

@@ -71,6 +71,8 @@ def load_model(path: Path) -> ModelProto:
         MissingExtra: without the package onnx.
     """
     onnx = import_onnx()
+    if path.exists() and not path.is_file():
+        raise InputError("is no regular file", where=path, hint="give a network saved as ONNX")
     try:
         model = onnx.load_model_from_string(path.read_bytes())
     except OSError as error:
@@ -116,7 +118,7 @@ def tidy(model: ModelProto, *, where: object = None) -> ModelProto:
         InputError: external data, opset newer than 19 that cannot be converted, or an invalid graph.
     """
     model = copy_model(model)
-    _refuse_external_data(model, where)
+    refuse_external_data(model, where)
     _set_versions(model, where)
     name_by_module(model.graph)
     strip(model)
@@ -381,12 +383,19 @@ def import_onnx() -> ModuleType:
     return onnx
 
 
-def _refuse_external_data(model: ModelProto, where: object) -> None:
+def refuse_external_data(model: ModelProto, where: object) -> None:
+    """Refuse a network that keeps weights in other files: whoever loads it would read what it points to.
+
+    Errors:
+        InputError: it does.
+    """
     from onnx import TensorProto
 
     if any(weight.data_location == TensorProto.EXTERNAL for weight in model.graph.initializer):
         raise InputError(
-            "keeps its weights in another file", where=where, hint="save it again as one self-contained file"
+            "keeps its weights in another file",
+            where=where,
+            hint="save it in one: torch.onnx.export(..., external_data=False), or onnx.save(onnx.load(A), B)",
         )
 
 

@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,12 +53,15 @@ class Answer:
         error: what parser or builder said when they refused, in a line; empty if they accepted.
         seconds: of parsing and building.
         log: the builder's lines about layers.
+        inputs, outputs: name to type and shape of the network, in the words of `program.Port`.
     """
 
     version: str
     error: str
     seconds: float
     log: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

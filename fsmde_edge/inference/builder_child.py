@@ -53,7 +53,17 @@ def _build(trt: Any, job: Job, folder: Path) -> Answer:
         error=error,
         seconds=seconds,
         log="\n".join(text for _, text in messages if text.startswith("Name: ") or "\nName: " in text),
+        inputs=dict(_port(trt, network.get_input(i)) for i in range(network.num_inputs)),
+        outputs=dict(_port(trt, network.get_output(i)) for i in range(network.num_outputs)),
     )
+
+
+def _port(trt: Any, tensor: Any) -> tuple[str, str]:
+    """A tensor's name, and its type and shape as `program.Port` words them."""
+    import numpy as np
+
+    edges = ("?" if edge < 0 else str(edge) for edge in tensor.shape)
+    return tensor.name, f"{np.dtype(trt.nptype(tensor.dtype)).name} [{', '.join(edges)}]"
 
 
 def _config(trt: Any, builder: Any, job: Job) -> Any:

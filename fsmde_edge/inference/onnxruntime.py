@@ -125,15 +125,17 @@ def for_this_runtime(model: bytes, precision: str, *, exact: bool, where: object
     """A model as ONNX Runtime's CPU computes it best, or, `exact`, as the standard says.
 
     Raises:
-        InputError: it is no ONNX, or no signed Q/DQ model though its precision is INT8.
+        InputError: it is no ONNX, keeps weights in other files, or is no signed Q/DQ model though its
+            precision is INT8.
     """
-    from fsmde_edge.graph.model import import_onnx, model_bytes
+    from fsmde_edge.graph.model import import_onnx, model_bytes, refuse_external_data
     from fsmde_edge.inference.unsigned import lower, round_half
 
-    if not precision.startswith("int8"):
-        return model
     try:
         proto = import_onnx().load_model_from_string(model)
+        refuse_external_data(proto, where)
+        if not precision.startswith("int8"):
+            return model
         if precision == "int8-fp16":
             return model_bytes(round_half(proto))
         return model if exact else model_bytes(lower(proto))

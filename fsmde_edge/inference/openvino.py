@@ -85,17 +85,18 @@ class OpenVinoProgram(Program):
             self._close()
             ran = f"{hint}, {integer} of {total} convolutions and products in INT8"
             raise DeviceError(f"OpenVINO would not run {precision} on this processor ({ran})", where=where)
+        self._read = _ports(self._compiled.inputs)
         super().__init__(
             backend=NAME,
             detail=f"OpenVINO {openvino.get_version().partition('-')[0]}, CPU, {threads or 'all'} threads, "
             f"float32, {integer} of {total} convolutions and products in INT8",
-            inputs=_ports(self._compiled.inputs),
+            inputs={**_declared(model), **self._read},
             outputs=_ports(self._compiled.outputs),
         )
 
     def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         try:
-            values = self._request.infer(dict(feeds)).to_tuple()
+            values = self._request.infer({name: feeds[name] for name in self._read}).to_tuple()
         except Exception as error:
             raise DeviceError(f"OpenVINO failed ({_reason(error)})") from error
         return dict(zip(self.outputs, values, strict=True))
@@ -131,6 +132,21 @@ def _multiplies_integers(model: bytes) -> bool:
     nodes = [node for node in proto.graph.node if node.op_type == "DequantizeLinear"]
     dequantised = {name for node in nodes for name in node.output}
     return any(dequantised.issuperset(node.input[:2]) for node in computing_nodes(proto))
+
+
+def _declared(model: bytes) -> dict[str, Port]:
+    """The inputs that a model declares: OpenVINO drops those that nothing reads."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    from fsmde_edge.graph.model import import_onnx
+
+    return {
+        info.name: Port(
+            dtype=tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type).name,
+            shape=tuple(edge.dim_value or None for edge in info.type.tensor_type.shape.dim),
+        )
+        for info in import_onnx().load_model_from_string(model).graph.input
+    }
 
 
 def _options(threads: int | None) -> dict[str, object]:

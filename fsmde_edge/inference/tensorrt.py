@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 
 from fsmde_edge.bundle import canonical_json
 from fsmde_edge.errors import DeviceError, InputError, MissingExtra
+from fsmde_edge.gpu.cuda import DeviceMemory, PinnedArray, Stream, describe, runtime
 from fsmde_edge.inference.builder import Job, build_in_child
-from fsmde_edge.inference.cuda import DeviceMemory, PinnedArray, Stream, describe, runtime
 from fsmde_edge.inference.program import Port, Program, Say, Tensors
 from fsmde_edge.inference.store import Store
 from fsmde_edge.inference.tensorrt_log import collecting_logger, first_error
 from fsmde_edge.targets import BuilderOptions
 
 NAME = "tensorrt"
+Writer = Callable[[int], None]
+"""Starts what writes an input, given where that lies on the device."""
 
 
 class TensorRtBackend:
@@ -107,10 +109,44 @@ class TensorRtProgram(Program):
         inspector = self._engine.create_engine_inspector()
         return json.loads(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
+    @property
+    def stream(self) -> Stream:
+        """Where it runs; owned by the program."""
+        return self._stream
+
+    def run_in_place(self, writers: Mapping[str, Writer], feeds: Tensors) -> dict[str, NDArray[Any]]:
+        """Run it once with inputs that the device writes itself, straight where the network reads them.
+
+        Args:
+            writers: some inputs, by name, each with what starts its writing on `stream`.
+            feeds: the others.
+
+        Returns:
+            Every output, by name; the caller's own.
+
+        Raises:
+            InputError: an input is missing, unknown, or of another type or shape.
+            DeviceError: the program is closed, a writer failed, or TensorRT did.
+        """
+        if not self._open:
+            raise DeviceError(f"the {self.backend} program is closed")
+        if sorted((*writers, *feeds)) != sorted(self.inputs):
+            raise InputError(
+                f"the program takes {', '.join(self.inputs)}, not {', '.join((*writers, *feeds))}"
+            )
+        for name, value in feeds.items():
+            if not self.inputs[name].takes(value):
+                raise InputError(
+                    f"the program takes {self.inputs[name]} for {name}, not {value.dtype} {value.shape}"
+                )
+        for name, write in writers.items():
+            write(self._device[name].pointer)
+        return self._run(feeds)
+
     def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         self._messages.clear()
-        for name in self.inputs:
-            np.copyto(self._pinned[name].array, feeds[name])
+        for name, value in feeds.items():
+            np.copyto(self._pinned[name].array, value)
             self._stream.upload(self._device[name], self._pinned[name])
         if not self._context.execute_async_v3(self._stream.handle):
             raise DeviceError(f"TensorRT failed ({first_error(self._trt, self._messages)})")

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsmde_edge.errors import DeviceError, FsmdeError
-from fsmde_edge.files import atomic_file, cache_home, make_folder
+from fsmde_edge.files import atomic_file, cache_home, make_folder, refuse_foreign
 
 if TYPE_CHECKING:
     from fsmde_edge.preprocessing.tables import Down
@@ -78,7 +78,7 @@ def load_kernel() -> Kernel:
     path = folder / f"prepare-{hashlib.sha256(content + identity).hexdigest()[:24]}.so"
     if not path.is_file():
         _compile(compiler, path)
-    _refuse_foreign(path)
+    refuse_foreign(path)
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -136,16 +136,6 @@ def _run(command: tuple[str, ...]) -> str:
         said = (done.stderr.strip().splitlines() or ["without a word"])[0]
         raise DeviceError(f"failed: {said}", where=command[0])
     return done.stdout
-
-
-def _refuse_foreign(path: Path) -> None:
-    """A library is native code: only our own user may have been able to write it."""
-    for part in (path, path.parent):
-        state = part.stat()
-        if state.st_uid != os.geteuid() or state.st_mode & 0o022:
-            raise DeviceError(
-                "belongs to or may be written by somebody else", where=part, hint="remove it and run again"
-            )
 
 
 def _processor() -> str:

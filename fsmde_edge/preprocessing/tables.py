@@ -109,7 +109,7 @@ def geometry(camera: Camera, pinhole: VirtualPinhole) -> Geometry:
     if is_plain_resize(camera, pinhole):
         along = _along_matrix(axis_weights(camera.width, pinhole.width))
         return Geometry(rows=None, along=along, seen=None, source=source, height=height)
-    _refuse_leaning(camera, pinhole)
+    refuse_leaning(camera, pinhole)
     fine = oversampling(camera, pinhole)
     rows, all_seen = _crossings(camera, pinhole, fine)
     seen = None
@@ -178,8 +178,9 @@ def _down_lens(rows: NDArray[np.float32], *, halved: int) -> Down:
     return table
 
 
-def _refuse_leaning(camera: Camera, pinhole: VirtualPinhole) -> None:
-    corners = _projected(camera, pinhole, np.arange(pinhole.width + 1.0), np.arange(pinhole.height + 1.0))
+def refuse_leaning(camera: Camera, pinhole: VirtualPinhole) -> None:
+    """Raise `Unfit` where an output pixel's edges lean too far within the pixel."""
+    corners = projected(camera, pinhole, np.arange(pinhole.width + 1.0), np.arange(pinhole.height + 1.0))
     inside = camera.inside(corners)
     size, lean = np.diff(corners[..., 0], axis=1)[1:], np.diff(corners[..., 0], axis=0)[:, 1:]
     seen = inside[1:, 1:] & inside[1:, :-1] & inside[:-1, 1:]
@@ -191,21 +192,21 @@ def _crossings(camera: Camera, pinhole: VirtualPinhole, fine: int) -> tuple[NDAr
     """(where each fine output row crosses each source column, whether the whole view is seen)."""
     columns = np.append(np.arange(0, pinhole.width, _STEP, dtype=np.float64), pinhole.width)
     rows = (np.arange(pinhole.height * fine) + 0.5) / fine
-    uv = _projected(camera, pinhole, columns, rows)
+    uv = projected(camera, pinhole, columns, rows)
     inside = camera.inside(uv)
     u, v = uv[..., 0], uv[..., 1] - 0.5
     rising = np.diff(u, axis=1) > 0
     wanted = np.arange(camera.width) + 0.5
     crossing = np.empty((len(rows), camera.width), np.float32)
     for row in range(len(rows)):
-        run = slice(*_rising_run(rising[row], len(columns) // 2))
+        run = slice(*rising_run(rising[row], len(columns) // 2))
         crossing[row] = np.interp(wanted, u[row, run], v[row, run])
     clamped = np.clip(crossing, 0, camera.height - 1).reshape(pinhole.height, fine, camera.width)
     # the last column and the first and last rows are edges of pixels, whose centres are what is seen
     return clamped, bool(inside[:, :-1].all() and camera.inside(uv[:, -1] - (1e-3, 0)).all())
 
 
-def _rising_run(rising: NDArray[np.bool_], middle: int) -> tuple[int, int]:
+def rising_run(rising: NDArray[np.bool_], middle: int) -> tuple[int, int]:
     """The positions around the middle between which values only rise."""
     falls = np.flatnonzero(~rising)
     before, after = falls[falls < middle], falls[falls >= middle]
@@ -215,7 +216,7 @@ def _rising_run(rising: NDArray[np.bool_], middle: int) -> tuple[int, int]:
 def _along_lens(
     camera: Camera, pinhole: VirtualPinhole, fine: int, seen: NDArray[np.float32] | None
 ) -> Along:
-    edges = _projected(
+    edges = projected(
         camera, pinhole, np.arange(pinhole.width + 1, dtype=np.float64), np.arange(pinhole.height) + 0.5
     )[..., 0]
     size = np.diff(edges, axis=1)
@@ -256,7 +257,7 @@ def _along_matrix(weights: NDArray[np.float32]) -> Along:
     return Along(start=start[None].astype(np.int32), kind=kind[None].astype(np.uint16), weights=along)
 
 
-def _projected(camera: Camera, pinhole: VirtualPinhole, columns: Floats, rows: Floats) -> NDArray[np.float64]:
+def projected(camera: Camera, pinhole: VirtualPinhole, columns: Floats, rows: Floats) -> NDArray[np.float64]:
     """Positions [rows, columns, 2] in the camera's picture of positions in the view; all are finite."""
     x, y = np.meshgrid((columns - pinhole.cx) / pinhole.fx, (rows - pinhole.cy) / pinhole.fy)
     with np.errstate(all="ignore"):

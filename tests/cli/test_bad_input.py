@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import pickle
 import shutil
 import signal
@@ -507,7 +508,11 @@ def test_kill_nine_during_build(cli, small_checkpoint, small_recipe, tmp_path):
     assert open_bundle(out).manifest.precision == "fp32"
 
 
-def test_control_c_during_build(small_checkpoint, small_recipe, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "SIGHUP")],
+)
+def test_a_signal_during_build(small_checkpoint, small_recipe, tmp_path, number, code, word):
     arguments = [
         "build",
         "--checkpoint",
@@ -525,8 +530,8 @@ def test_control_c_during_build(small_checkpoint, small_recipe, tmp_path):
     )
     for line in child.stdout:
         if line.startswith("reading the network"):
-            child.send_signal(signal.SIGINT)
-    Said(child.wait(), "", child.stderr.read()).refuses(130, "interrupted")
+            child.send_signal(number)
+    Said(child.wait(), "", child.stderr.read()).refuses(code, word)
     assert left(tmp_path) == []
 
 
@@ -816,6 +821,24 @@ def test_a_cache_without_a_name(cli, small_bundle, cache):
 )
 def test_an_export_writes_one_form(cli, small_bundle, given, word):
     cli("export", small_bundle, "--tensorrt", "11.4.1", *given).refuses(2, word)
+
+
+def test_an_export_for_a_board_without_a_dla_is_refused(cli, small_bundle, tmp_path):
+    bundle = tmp_path / "nano"
+    shutil.copytree(small_bundle, bundle)
+    plan = (bundle / "plan.json").read_bytes()
+    resealed(bundle, "plan.json", plan, target="orin-nano-8gb")
+    cli(*export(bundle, tmp_path / "a.cache")).refuses(2, "orin-nano-8gb", "no DLA")
+
+
+@pytest.mark.parametrize("file", ["/dev/zero", "fifo"])
+def test_a_network_that_is_no_regular_file_is_refused_at_once(cli, small_recipe, tmp_path, file):
+    path = Path(file)
+    if file == "fifo":
+        path = tmp_path / file
+        os.mkfifo(path)
+    said = cli("build", "--onnx", path, "--calib", small_recipe, "--out", tmp_path / "b")
+    said.refuses(3, "no regular file")
 
 
 def test_an_export_never_writes_into_a_bundle(cli, bundle):

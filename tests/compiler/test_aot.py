@@ -17,7 +17,7 @@ MB = 1_000_000
 
 @pytest.fixture(scope="module")
 def tiny_models(tmp_path_factory):
-    """The shipped tiny student at 96×160: fp32, fp16, int8-fp16; ranges of two synthetic frame sets."""
+    """The shipped tiny student at 96×160: fp32, fp16, int8, int8-fp16; ranges of two synthetic frame sets."""
     from toy_depth import focals, pictures
 
     from fsmde_edge.compiler.calibrate import CalibrationBatch, calibrate
@@ -32,14 +32,14 @@ def tiny_models(tmp_path_factory):
     plan = make_plan(network, calibrate(network, frames, place(network).calibrate, threads=1))
     lowered = tensorrt.lower(network, plan)
     folder = tmp_path_factory.mktemp("tiny")
-    models = {"fp32": network, "fp16": to_half(network), "int8-fp16": to_half(lowered)}
+    models = {"fp32": network, "fp16": to_half(network), "int8": lowered, "int8-fp16": to_half(lowered)}
     for name, model in models.items():
         save_model(model, folder / f"model.{name}.onnx")
     return folder
 
 
 @needs_rtx
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8-fp16"])
 def test_every_precision_is_accepted_and_its_plan_is_no_larger_than_the_file_and_8_mb(tiny_models, precision):
     file = tiny_models / f"model.{precision}.onnx"
     build = build_ahead(file)
@@ -47,7 +47,10 @@ def test_every_precision_is_accepted_and_its_plan_is_no_larger_than_the_file_and
     assert 0 < build.plan_bytes <= file.stat().st_size + 8 * MB
     assert build.layers
     types = {kind for layer in build.layers for kind in layer.reads}
-    assert {"fp32": "Float", "fp16": "Half", "int8-fp16": "Int8"}[precision] in types
+    assert {"fp32": "Float", "fp16": "Half", "int8": "Int8", "int8-fp16": "Int8"}[precision] in types
+    # what ModelSession and the CUDA kernel rely on: names, types, shapes, and nothing else
+    assert build.inputs == {"images": "uint8 [6, 96, 160, 3]", "focal": "float32 [6]"}
+    assert build.outputs == {"depth": "float32 [6, 96, 160]", "confidence": "float32 [6, 96, 160]"}
 
 
 @needs_rtx

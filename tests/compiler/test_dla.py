@@ -22,6 +22,7 @@ from fsmde_edge.compiler.lowering.dla import (
     calibration_cache,
     export_for_dla,
     layer_precisions,
+    read_decisions,
     tensor_scales,
 )
 from fsmde_edge.compiler.plan import make_plan, place
@@ -198,7 +199,7 @@ def test_a_bundle_exports_a_cache_beside_its_float_network(small_bundle, tmp_pat
     np.testing.assert_allclose(depth, golden.depth["fp32"], rtol=1e-4)
     model = load_model(bundle.model("fp32"))
     assert set(scales) >= {name for node in model.graph.node for name in node.output}
-    assert f"--layerPrecisions=$(cat {export.precisions})" in export.trtexec()
+    assert f'--layerPrecisions="$(cat {export.precisions})"' in export.trtexec()
     floats = dict(item.split(":") for item in export.precisions.read_text().strip().split(","))
     assert set(floats.values()) <= {"fp16", "fp32"}
     assert set(floats) <= {node.name for node in model.graph.node}
@@ -211,6 +212,19 @@ def test_a_bundle_without_int8_has_no_cache(small_bundle, tmp_path):
     plain = replace(bundle, manifest=replace(bundle.manifest, precision="fp32", models=models))
     with pytest.raises(BundleError, match="no INT8 plan"):
         export_for_dla(plain, tmp_path / "dla.cache", (10, 3), threads=1)
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "a b", "a:b", "a,b"])
+def test_a_name_that_would_be_read_as_another_is_refused(small_bundle, tmp_path, monkeypatch, name):
+    def renamed(bundle):
+        model, plan, ranges = read_decisions(bundle)
+        model.graph.node[0].name = name
+        return model, plan, ranges
+
+    monkeypatch.setattr("fsmde_edge.compiler.lowering.dla.read_decisions", renamed)
+    with pytest.raises(InputError, match="cannot hold the name"):
+        export_for_dla(open_bundle(small_bundle), tmp_path / "dla.cache", (10, 3), threads=1)
+    assert not list(tmp_path.glob("dla*"))
 
 
 def test_a_cache_may_not_have_the_name_of_what_lies_beside_it(small_bundle, tmp_path):

@@ -26,6 +26,15 @@ def judge(**changes) -> Judge:
     return Judge(**(right | changes))
 
 
+def test_an_int8_model_that_is_not_the_golden_frames_own_is_wrong():
+    own = judge(int8_exact=FP32)
+    assert own.int8(FP32, FP32).right
+    other = FP32 * np.float32(1.01)
+    verdict = own.int8(other, other)
+    assert not verdict.right
+    assert any("the files differ" in reason for reason in verdict.reasons)
+
+
 def test_what_equals_its_references_is_right():
     assert judge().int8(FP32, FP32).right
     assert judge().floating(FP32, precision="fp32").right

@@ -149,6 +149,20 @@ def test_a_program_gives_what_is_the_callers_own(bundle):
         depth_of(program, golden)
 
 
+def test_an_input_that_nothing_reads_may_be_given_all_the_same():
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 2])
+    focal = helper.make_tensor_value_info("focal", TensorProto.FLOAT, [1])
+    depth = helper.make_tensor_value_info("depth", TensorProto.FLOAT, [1, 2])
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["images"], ["depth"])], "g", [images, focal], [depth]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+    with OpenVinoProgram(model.SerializeToString(), precision="fp32", threads=1) as program:
+        assert set(program.inputs) == {"images", "focal"}
+        feeds = {"images": np.array([[-1, 2]], np.float32), "focal": np.ones(1, np.float32)}
+        np.testing.assert_array_equal(program.run(feeds)["depth"], [[0, 2]])
+
+
 def test_sessions_of_a_bundle(bundle):
     golden = bundle.golden()
     choice = open_session(bundle, precision="auto", backend="openvino", threads=1)

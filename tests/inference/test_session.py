@@ -48,6 +48,16 @@ def session():
         yield opened
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_model_that_keeps_weights_in_other_files_is_refused(small_bundle, tmp_path, precision):
+    """Whoever loads it would read whatever file it points to."""
+    model = onnx.load(open_bundle(small_bundle).model(precision))
+    path = tmp_path / "model.onnx"
+    onnx.save_model(model, path, save_as_external_data=True, location="weights.bin", size_threshold=16)
+    with pytest.raises(InputError, match="in another file"):
+        OnnxRuntimeSession(path, precision=precision)
+
+
 def test_a_session_computes_its_model(session):
     found = session.infer(IMAGES, FOCAL)
     np.testing.assert_allclose(found.depth, IMAGES.mean(axis=3) * FOCAL[:, None, None], rtol=1e-6)

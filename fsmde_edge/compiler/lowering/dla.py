@@ -24,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,6 +52,7 @@ from fsmde_edge.graph.model import (
     tensor_types,
 )
 from fsmde_edge.graph.structure import commutes, computing_nodes, moved_inputs
+from fsmde_edge.targets import load_target
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -78,8 +80,9 @@ class DlaExport:
     def trtexec(self) -> str:
         """The command that builds an engine of them on the device."""
         return (
-            f"trtexec --onnx={self.network} --calib={self.cache} --int8 --fp16 --useDLACore=0 "
-            f"--allowGPUFallback --precisionConstraints=obey --layerPrecisions=$(cat {self.precisions})"
+            f"trtexec --onnx={quote(str(self.network))} --calib={quote(str(self.cache))} --int8 --fp16 "
+            "--useDLACore=0 --allowGPUFallback --precisionConstraints=obey "
+            f'--layerPrecisions="$(cat {quote(str(self.precisions))})"'
         )
 
 
@@ -104,6 +107,7 @@ def export_for_dla(
     network, precisions = _beside(cache)
     model, plan, ranges = read_decisions(bundle)
     refuse_to_write((network, precisions, cache), bundle, force=force)
+    _refuse_unwritable_names(model)
     scales = tensor_scales(model, plan, ranges, bundle.golden(), threads=threads)
     export = DlaExport(
         cache=cache,
@@ -139,6 +143,23 @@ def refuse_to_write(files: Iterable[Path], bundle: Bundle, *, force: bool) -> No
             )
 
 
+def refuse_board_without_dla(bundle: Bundle) -> None:
+    """A bundle for a board that has no DLA has no use for what is exported.
+
+    Errors:
+        UsageError: its target is such a board.
+    """
+    name = bundle.manifest.target
+    try:
+        target = load_target(name)[0]
+    except InputError:  # a profile of the user's own: the manifest has but its name
+        return
+    if target.modes and not target.dla_cores:
+        raise UsageError(
+            f"the bundle is for {name}, which has no DLA", hint="build it with --target orin-agx-64gb"
+        )
+
+
 def read_decisions(bundle: Bundle) -> tuple[ModelProto, Plan, Ranges]:
     """A bundle's FP32 network, and the plan and the ranges that were made for it.
 
@@ -164,6 +185,17 @@ def _beside(cache: Path) -> tuple[Path, Path]:
     if cache in {network, precisions}:
         raise UsageError(f"a cache cannot end in {cache.suffix}", hint="name it, for example, dla.cache")
     return network, precisions
+
+
+def _refuse_unwritable_names(model: ModelProto) -> None:
+    """Both files are lines of names: one that holds their separators would be read as another."""
+    names = [*_tensors(model), *(node.name for node in model.graph.node)]
+    strange = next((name for name in names if not name or set(name) & set(" \t\r\n:,")), None)
+    if strange is not None:
+        raise InputError(
+            f"a calibration cache cannot hold the name {strange!r}",
+            hint="rename it in the ONNX file: no space, line break, colon or comma",
+        )
 
 
 def cache_version(version: Version) -> str:

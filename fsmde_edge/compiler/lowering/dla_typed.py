@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,7 +62,7 @@ class TypedExport:
 
     def trtexec(self) -> str:
         """The command that builds an engine of it on the device."""
-        return f"trtexec --onnx={self.network} --useDLACore=0 --allowGPUFallback"
+        return f"trtexec --onnx={quote(str(self.network))} --useDLACore=0 --allowGPUFallback"
 
 
 def export_typed(

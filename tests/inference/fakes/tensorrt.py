@@ -14,6 +14,7 @@ import signal
 import time
 from enum import IntEnum
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -78,12 +79,25 @@ class _Config:
         return cache.content != b"of another device"
 
 
+class _Network(dict):
+    """What a network says of itself; its tensors are those of `TENSORS`."""
+
+    num_inputs, num_outputs = 2, 1
+
+    def get_input(self, index):
+        name, (_, dtype, shape) = list(TENSORS.items())[index]
+        return SimpleNamespace(name=name, dtype=dtype, shape=shape)
+
+    def get_output(self, index):
+        return self.get_input(self.num_inputs + index)
+
+
 class Builder:
     def __init__(self, log):
         self.log = log
 
     def create_network(self, flags):
-        return {"flags": flags}
+        return _Network(flags=flags)
 
     def create_builder_config(self):
         return _Config()

@@ -1,6 +1,6 @@
 """What we need of CUDA: one stream, memory on the device, pinned memory here. All of it owned, closed once.
 
-The one place that talks to `cuda.bindings` (12.6 and later, and 13). Every call is unwrapped by `call`.
+The one place that talks to `cuda.bindings.runtime` (12.8 and later, and 13). `call` unwraps every call.
 """
 
 from __future__ import annotations
@@ -70,6 +70,12 @@ def describe(bindings: Any) -> dict[str, str]:
     }
 
 
+def can_register(bindings: Any) -> bool:
+    """Whether the first device reads memory that was not allocated for it."""
+    attribute = bindings.cudaDeviceAttr.cudaDevAttrHostRegisterSupported
+    return bool(call(bindings, bindings.cudaDeviceGetAttribute, attribute, 0))
+
+
 class Stream:
     """An owned stream."""
 
@@ -86,6 +92,10 @@ class Stream:
         """Start a copy to the device."""
         kind = self._bindings.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._copy(target.pointer, source.pointer, source.array.nbytes, kind)
+
+    def upload_from(self, target: DeviceMemory, address: int, size: int) -> None:
+        """Start a copy of bytes that lie at an address here, page-locked, to the device."""
+        self._copy(target.pointer, address, size, self._bindings.cudaMemcpyKind.cudaMemcpyHostToDevice)
 
     def download(self, target: PinnedArray, source: DeviceMemory) -> None:
         """Start a copy from the device."""
@@ -120,6 +130,36 @@ class DeviceMemory:
             call(self._bindings, self._bindings.cudaFree, pointer)
 
 
+class RegisteredMemory:
+    """Somebody else's memory here, page-locked and mapped for the device as long as this is open.
+
+    Args:
+        bindings: of CUDA's runtime.
+        address: where it starts, a multiple of the page size.
+        size: bytes.
+    """
+
+    def __init__(self, bindings: Any, address: int, size: int) -> None:
+        self._bindings, self.address, self.size = bindings, address, size
+        call(bindings, bindings.cudaHostRegister, address, size, bindings.cudaHostRegisterMapped)
+        self._registered = True
+        try:
+            self._on_device = int(call(bindings, bindings.cudaHostGetDevicePointer, address, 0))
+        except DeviceError:
+            self.close()
+            raise
+
+    def on_device(self, address: int) -> int:
+        """Where kernels find a byte of it."""
+        return self._on_device + address - self.address
+
+    def close(self) -> None:
+        """Unregister it; a second call does nothing."""
+        if self._registered:
+            self._registered = False
+            call(self._bindings, self._bindings.cudaHostUnregister, self.address)
+
+
 class PinnedArray:
     """An array in owned, page-locked memory; not to be used after `close`."""
 
@@ -131,6 +171,10 @@ class PinnedArray:
         )
         memory = (ctypes.c_uint8 * size).from_address(self.pointer)
         self.array: NDArray[Any] = np.frombuffer(memoryview(memory), dtype=dtype).reshape(shape)
+
+    def on_device(self) -> int:
+        """Where kernels find it, as the driver says."""
+        return int(call(self._bindings, self._bindings.cudaHostGetDevicePointer, self.pointer, 0))
 
     def close(self) -> None:
         """Free it; a second call does nothing."""

@@ -1,0 +1,1 @@
+"""CUDA: what compiles kernels, and what they run on."""
