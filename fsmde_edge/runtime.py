@@ -172,8 +172,8 @@ def _one(
     times: _StopWatch,
     live: _Live,
     watch: Watch | None,
-) -> None:
-    """Depth of one set, to the sinks."""
+) -> DepthSet:
+    """Depth of one set, which the sinks get too."""
     with times.stage("infer"):
         result = session.infer(images, focal)
     valid, until = live.judge(frame_set, time.monotonic_ns())
@@ -196,6 +196,37 @@ def _one(
             sink.write(frame_set, images, depth_set)
     if watch is not None:
         watch.seen(frame_set, valid)
+    return depth_set
+
+
+def depth_sets(
+    source: Source,
+    session: Session,
+    manifest: Manifest,
+    *,
+    threads: int = 1,
+    fit: bool = False,
+    max_age_ms: float | None = None,
+    mask_unreadable: bool = False,
+    sinks: Sequence[Sink] = (),
+) -> Iterator[DepthSet]:
+    """The same, one by one for a caller that loops himself: no signals, no report.
+
+    Args:
+        source, session, manifest, threads, fit, max_age_ms, mask_unreadable: as of `run`.
+        sinks: get every set before it is yielded; not closed here.
+
+    Raises:
+        InputError: the source's cameras do not fit the bundle.
+    """
+    times, live, layouts = _StopWatch(), _Live(max_age_ms), source.layouts
+    views = views_for(source.rig, manifest, how="auto", threads=threads, fit=fit, layouts=layouts)
+    for frame_set in source:
+        if source.rig is not views.rig:
+            views = views_for(source.rig, manifest, how="auto", threads=threads, fit=fit, layouts=layouts)
+        prepared = _prepare(frame_set, views, live, mask=mask_unreadable)
+        if prepared is not None:
+            yield _one(*prepared, views, session, sinks, times, live, None)
 
 
 @dataclass(slots=True, eq=False)

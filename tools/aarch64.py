@@ -71,8 +71,8 @@ def main() -> int:
     rows = [[precision, f"{value:.1%}"] for precision, value in deviation.items()]
     title = "run --frames 2 there and here"
     record = {
-        "data": f"Debian {SUITE} arm64 under qemu-user, {python}, ONNX Runtime {runtime}, {wheel}; V4L2 structs "
-        f"against the arm64 headers: {tested}; {seconds:.0f} s for both runs there and here",
+        "data": f"Debian {SUITE} arm64 under qemu-user, {python}, ONNX Runtime {runtime}, {wheel}; "
+        f"V4L2 structs against the arm64 headers: {tested}; {seconds:.0f} s for both runs there and here",
         "machine": inside(
             root, "/venv/bin/python", "-c", "import platform; print(platform.machine())"
         ).strip(),

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from fsmde_edge.capture.clock import StampClock
 from fsmde_edge.capture.sync import CapturedSet, Missing, Rules, SetOutlet
-from fsmde_edge.capture.v4l2.camera import Camera, Settings, begin_cameras, prepare_cameras
+from fsmde_edge.capture.v4l2.camera import Settings, begin_cameras, prepare_cameras
 from fsmde_edge.capture.v4l2.errors import CameraError
 from fsmde_edge.capture.v4l2.kernel import Kernel
 from fsmde_edge.capture.v4l2.loop import CameraReport, CaptureThread
@@ -33,22 +34,45 @@ NEWEST = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveOptions:
-    """How cameras are run.
+class Matching:
+    """How pictures become frame sets.
 
     Attributes:
-        settings: of every camera; its size is the rig's own where a camera has a calibration.
         tolerance_ms: between the earliest and the latest picture of a set; one period if None.
         missing: what becomes of a set that lacks a camera.
         patience_s: without a set for so long, the source gives up.
         offsets_ms: camera to what is added to its stamps.
     """
 
-    settings: Settings = field(default_factory=Settings)
     tolerance_ms: float | None = None
     missing: Missing = Missing.DROP
     patience_s: float = 30.0
     offsets_ms: Mapping[str, float] = field(default_factory=dict)
+
+    def clocks(self, cameras: Sequence[str]) -> dict[str, StampClock]:
+        """A clock for each camera's stamps."""
+        return {name: StampClock(offset_ns=round(self.offsets_ms.get(name, 0) * 1e6)) for name in cameras}
+
+    def rules(self, periods_ns: Sequence[int | None], *, depth: int) -> Rules:
+        """What makes a set of cameras with these periods, where they are known."""
+        known = [period for period in periods_ns if period]
+        return Rules(
+            tolerance_ns=None if self.tolerance_ms is None else round(self.tolerance_ms * 1e6),
+            missing=self.missing,
+            depth=depth,
+            **({"period_ns": max(known)} if known else {}),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveOptions(Matching):
+    """How V4L2 cameras are run.
+
+    Attributes:
+        settings: of every camera; its size is the rig's own where a camera has a calibration.
+    """
+
+    settings: Settings = field(default_factory=Settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,56 +96,51 @@ class LiveReport:
     exposure: ExposurePoint
 
 
-class LiveSource:
-    """Frame sets of V4L2 cameras: the newest, on loan, never two at a time; iterate once."""
+class Capturing(Protocol):
+    """What drives cameras on a thread of its own and puts their pictures into an outlet."""
+
+    def start(self) -> None:
+        """Let pictures come."""
+
+    def stop(self) -> None:
+        """End the thread, close cameras and outlet; may be called twice. Raises what ended the thread."""
+
+    def away(self) -> dict[str, str | None]:
+        """Camera → why it gives nothing; None for those that do."""
+
+    def reports(self) -> list[CameraReport]:
+        """What each camera did so far, in ring order."""
+
+
+class LiveSets:
+    """Frame sets of cameras of one kind: the newest, on loan, never two at a time; iterate once."""
 
     def __init__(
         self,
         rig: Rig,
-        devices: Mapping[str, str],
-        options: LiveOptions,
+        layouts: tuple[RawLayout, ...],
+        outlet: SetOutlet,
+        clocks: Mapping[str, StampClock],
+        capturing: Capturing,
+        matching: Matching,
         *,
-        squash: bool = False,
-        masks: Path | None = None,
-        kernel: Kernel | None = None,
-        say: Callable[[str], None] = lambda _: None,
+        name: str,
+        say: Callable[[str], None],
     ) -> None:
-        """Open every camera and set its format; pictures come once it is iterated.
+        """Take over cameras that are open; pictures come once it is iterated.
 
         Args:
             rig: the cameras, in ring order, at the size of their pictures.
-            devices: every camera's node.
-            options: how they are run.
-            squash: let the rig follow the pictures' size instead, for a rig that is given at another size
-                (such as a bundle's own views); the size is that of the options then.
-            masks: folder of ego masks at the size of the pictures (see `with_masks`).
-            kernel: a fake; the operating system if None.
+            layouts: how their pictures lie.
+            outlet: makes the sets.
+            clocks: of each camera, as the outlet has them.
+            capturing: fills the outlet.
+            matching: how the sets are made, and how long one is waited for.
+            name: what it is.
             say: is told, in a line, of cameras that are lost and that come back.
-
-        Errors:
-            CameraError: a camera cannot be opened, or does not give what was asked for.
-            InputError: a mask that cannot be used.
         """
-        self._options, self._say = options, say
-        wanted = options.settings
-        settings = {
-            camera.name: wanted if squash else replace(wanted, size=(camera.width, camera.height))
-            for camera in rig.cameras
-        }
-        paths = {name: devices[name] for name in rig.names}
-        self._cameras = prepare_cameras(paths, settings, kernel=kernel)
-        self._layouts = tuple(camera.layout for camera in self._cameras)
-        followed = Rig(tuple(_at_size(*pair) for pair in zip(rig.cameras, self._layouts, strict=True)))
-        with ExitStack() as undo:
-            for camera in self._cameras:
-                undo.callback(camera.close)
-            self._rig = followed if masks is None else with_masks(followed, "", given=masks, own=masks)
-            undo.pop_all()
-        self._clocks = {
-            name: StampClock(offset_ns=round(options.offsets_ms.get(name, 0) * 1e6)) for name in rig.names
-        }
-        self._outlet = SetOutlet(self._clocks, _rules(self._cameras, options))
-        self._thread = CaptureThread(self._cameras, self._outlet)
+        self._rig, self._layouts, self._outlet, self._clocks = rig, layouts, outlet, clocks
+        self._thread, self._matching, self._name, self._say = capturing, matching, name, say
         self._behind: dict[str, deque[int]] = {name: deque(maxlen=NEWEST) for name in rig.names}
         self._lent: CapturedSet | None = None
         self._stopping = False
@@ -132,7 +151,7 @@ class LiveSource:
     @property
     def name(self) -> str:
         """What it is."""
-        return "cameras"
+        return self._name
 
     @property
     def rig(self) -> Rig:
@@ -150,12 +169,11 @@ class LiveSource:
         return self._layouts
 
     def __iter__(self) -> Iterator[FrameSet]:
-        """Start the cameras and yield the newest set each time; the one before is given back.
+        """Let pictures come and yield the newest set each time; the one before is given back.
 
         Errors:
-            CameraError: a camera cannot be started, or no set came for `patience_s`.
+            CameraError: no set came for `patience_s`.
         """
-        begin_cameras(self._cameras)
         self._thread.start()
         index = 0
         while (taken := self._wait()) is not None:
@@ -195,7 +213,7 @@ class LiveSource:
         ]
 
     def _wait(self) -> CapturedSet | None:
-        give_up = time.monotonic() + self._options.patience_s
+        give_up = time.monotonic() + self._matching.patience_s
         while not self._stopping:
             taken = self._outlet.take(LISTEN)
             self._tell()
@@ -218,11 +236,11 @@ class LiveSource:
 
     def _nothing(self) -> CameraError:
         """Why no set comes, and what to do."""
-        patience = f"no frame set came for {self._options.patience_s:g} s"
+        patience = f"no frame set came for {self._matching.patience_s:g} s"
         away = {camera: why for camera, why in self._thread.away().items() if why is not None}
         if away:
             camera, why = next(iter(away.items()))
-            go_on = len(away) < len(self._clocks) and self._options.missing is Missing.DROP
+            go_on = len(away) < len(self._clocks) and self._matching.missing is Missing.DROP
             hint = "check cables and power" + (", or go on without it: --missing mask" if go_on else "")
             return CameraError(f"{patience}: {len(away)} of {len(self._clocks)} cameras are lost, "
                                f"{camera} because: {why}", hint=hint)  # fmt: skip
@@ -260,15 +278,74 @@ class LiveSource:
         )
 
 
-def _rules(cameras: Sequence[Camera], options: LiveOptions) -> Rules:
-    periods = [camera.period_ns for camera in cameras if camera.period_ns]
-    tolerance = options.tolerance_ms
-    return Rules(
-        tolerance_ns=None if tolerance is None else round(tolerance * 1e6),
-        missing=options.missing,
-        depth=max(2, options.settings.buffers - KEPT_BACK),
-        **({"period_ns": max(periods)} if periods else {}),
-    )
+class LiveSource(LiveSets):
+    """Frame sets of V4L2 cameras (see `LiveSets`)."""
+
+    def __init__(
+        self,
+        rig: Rig,
+        devices: Mapping[str, str],
+        options: LiveOptions,
+        *,
+        squash: bool = False,
+        masks: Path | None = None,
+        kernel: Kernel | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Open every camera and set its format; pictures come once it is iterated.
+
+        Args:
+            rig: the cameras, in ring order, at the size of their pictures.
+            devices: every camera's node.
+            options: how they are run.
+            squash: let the rig follow the pictures' size instead, for a rig that is given at another size
+                (such as a bundle's own views); the size is that of the options then.
+            masks: folder of ego masks at the size of the pictures (see `with_masks`).
+            kernel: a fake; the operating system if None.
+            say: is told, in a line, of cameras that are lost and that come back.
+
+        Errors:
+            CameraError: a camera cannot be opened, or does not give what was asked for.
+            InputError: a mask that cannot be used.
+        """
+        wanted = options.settings
+        settings = {
+            camera.name: wanted if squash else replace(wanted, size=(camera.width, camera.height))
+            for camera in rig.cameras
+        }
+        paths = {name: devices[name] for name in rig.names}
+        self._cameras = prepare_cameras(paths, settings, kernel=kernel)
+        layouts = tuple(camera.layout for camera in self._cameras)
+        with ExitStack() as undo:
+            for camera in self._cameras:
+                undo.callback(camera.close)
+            followed = following(rig, layouts, masks)
+            undo.pop_all()
+        clocks = options.clocks(rig.names)
+        periods = [camera.period_ns for camera in self._cameras]
+        depth = max(2, wanted.buffers - KEPT_BACK)
+        outlet = SetOutlet(clocks, options.rules(periods, depth=depth))
+        thread = CaptureThread(self._cameras, outlet)
+        super().__init__(followed, layouts, outlet, clocks, thread, options, name="cameras", say=say)
+
+    def __iter__(self) -> Iterator[FrameSet]:
+        """Start the cameras, then as `LiveSets`.
+
+        Errors:
+            CameraError: a camera cannot be started, or no set came for `patience_s`.
+        """
+        begin_cameras(self._cameras)
+        yield from super().__iter__()
+
+
+def following(rig: Rig, layouts: Sequence[RawLayout], masks: Path | None) -> Rig:
+    """The rig at the size of its pictures, with its ego masks.
+
+    Errors:
+        InputError: a mask that cannot be used.
+    """
+    followed = Rig(tuple(_at_size(*pair) for pair in zip(rig.cameras, layouts, strict=True)))
+    return followed if masks is None else with_masks(followed, "", given=masks, own=masks)
 
 
 def _at_size(camera: RigCamera, layout: RawLayout) -> RigCamera:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsmde_edge.cli.live import plugged_specs, seconds
+from fsmde_edge.cli.live import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -147,6 +147,7 @@ def _meant(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, Settings
     from dataclasses import replace
 
     from fsmde_edge.capture.devices import expand, name_cameras
+    from fsmde_edge.capture.plugged import plugged_specs
     from fsmde_edge.capture.v4l2.camera import Settings
     from fsmde_edge.datasets.rigfile import load_rig
     from fsmde_edge.errors import UsageError

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from fsmde_edge.capture.live import LiveReport, LiveSource
     from fsmde_edge.capture.source import Source
     from fsmde_edge.capture.v4l2.loop import Outage
-    from fsmde_edge.rig import Rig
     from fsmde_edge.runtime import RunReport
 
 LEAST_BUFFERS, MOST_BUFFERS = 6, 32
@@ -35,12 +34,19 @@ DEFAULTS = {
     "max_age": 1000.0,
     "patience": 30.0,
 }
-"""Of the options that go with --cameras alone."""
+"""Of the options that go with live pictures alone."""
+
+MATCHING = ("missing", "tolerance", "max_age", "patience")
+"""Those among them that go with GStreamer pipelines too."""
 
 
 def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that go with --cameras."""
-    group = parser.add_argument_group("cameras", "options that go with --cameras")
+    group = parser.add_argument_group(
+        "cameras",
+        "options that go with --cameras; --missing, --tolerance, --max-age and --patience with GStreamer "
+        "pipelines too",
+    )
     group.add_argument(
         "--memory",
         choices=("auto", "userptr", "dmabuf", "copy"),
@@ -75,15 +81,17 @@ def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def refuse_camera_arguments(args: argparse.Namespace) -> None:
-    """What goes with cameras alone does not go with a recording.
+    """What goes with cameras alone does not go with a recording, nor all of it with pipelines.
 
     Errors:
         UsageError: one of them was given.
     """
+    from fsmde_edge.capture.gstreamer.names import is_pipeline
     from fsmde_edge.errors import UsageError
 
+    allowed = MATCHING if is_pipeline(args.source[0]) else ()
     for name, default in DEFAULTS.items():
-        if getattr(args, name) != default:
+        if name not in allowed and getattr(args, name) != default:
             raise UsageError(f"--{name.replace('_', '-')} goes with --cameras", hint="leave it away")
 
 
@@ -97,6 +105,7 @@ def open_live(args: argparse.Namespace, bundle: Bundle) -> LiveSource:
     """
     from fsmde_edge.capture.devices import name_cameras
     from fsmde_edge.capture.live import LiveOptions, LiveSource
+    from fsmde_edge.capture.plugged import plugged_specs, rig_and_offsets
     from fsmde_edge.capture.sync import Missing
     from fsmde_edge.capture.v4l2.buffers import Memory
     from fsmde_edge.capture.v4l2.camera import Settings
@@ -109,7 +118,7 @@ def open_live(args: argparse.Namespace, bundle: Bundle) -> LiveSource:
     specs, rig_file = _rig_file(args)
     if rig_file is not None and args.size is not None:
         raise UsageError("--size does not go with a rig, whose calibration is for one size")
-    rig, offsets = _rig(rig_file, bundle)
+    rig, offsets = rig_and_offsets(rig_file, bundle.manifest.views)
     refuse_other_count(rig, bundle.manifest)
     devices = name_cameras(specs or plugged_specs(rig_file), rig.names)
     if rig_file is None:
@@ -127,14 +136,47 @@ def open_live(args: argparse.Namespace, bundle: Bundle) -> LiveSource:
         patience_s=args.patience,
         offsets_ms=offsets,
     )
-    return LiveSource(
-        rig,
-        devices,
-        options,
-        squash=rig_file is None,
-        masks=args.masks,
-        say=lambda line: print(line, file=sys.stderr),
+    return LiveSource(rig, devices, options, squash=rig_file is None, masks=args.masks, say=_say)
+
+
+def open_pipelines(args: argparse.Namespace, bundle: Bundle) -> Source:
+    """Open the GStreamer pipelines that the command line describes.
+
+    Errors:
+        UsageError: options that do not go together, or pipelines that do not fit the rig.
+        InputError: a rig file that cannot be used, or one that does not fit the bundle.
+        DeviceError: no GStreamer, or a pipeline that does not work.
+    """
+    from fsmde_edge.capture import open_source
+    from fsmde_edge.capture.live import Matching
+    from fsmde_edge.capture.plugged import rig_and_offsets
+    from fsmde_edge.capture.sync import Missing
+    from fsmde_edge.fit import refuse_other_count
+
+    rig, offsets = rig_and_offsets(args.rig, bundle.manifest.views)
+    refuse_other_count(rig, bundle.manifest)
+    if args.rig is None:
+        print(f"without --rig the pipelines are the bundle's views: {', '.join(rig.names)}")
+    matching = Matching(
+        tolerance_ms=args.tolerance,
+        missing=Missing(args.missing),
+        patience_s=args.patience,
+        offsets_ms=offsets,
     )
+    return open_source(
+        args.source,
+        rig=rig,
+        squash=args.rig is None,
+        scenes=args.scenes,
+        split=args.split,
+        masks=args.masks,
+        matching=matching,
+        say=_say,
+    )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _rig_file(args: argparse.Namespace) -> tuple[list[str], Path | None]:
@@ -149,39 +191,6 @@ def _rig_file(args: argparse.Namespace) -> tuple[list[str], Path | None]:
     return specs, args.rig
 
 
-def _rig(rig_file: Path | None, bundle: Bundle) -> tuple[Rig, dict[str, float]]:
-    """The cameras, and what is added to their stamps."""
-    from fsmde_edge.capture.video import rig_of_pinholes
-    from fsmde_edge.datasets.rigfile import load_plugged, load_rig
-
-    if rig_file is None:
-        return rig_of_pinholes(bundle.manifest.views), {}
-    plugged = load_plugged(rig_file)
-    return load_rig(rig_file), {camera: each.offset_ms for camera, each in plugged.items()}
-
-
-def plugged_specs(rig_file: Path | None) -> list[str]:
-    """CAMERA=DEVICE of a rig file.
-
-    Errors:
-        InputError: it cannot be used, or says of a camera no device.
-    """
-    from fsmde_edge.datasets.rigfile import load_plugged
-    from fsmde_edge.errors import InputError
-
-    assert rig_file is not None
-    specs = []
-    for camera, each in load_plugged(rig_file).items():
-        if each.device is None:
-            raise InputError(
-                f"does not say which device camera {camera} is",
-                where=rig_file,
-                hint="add 'device: /dev/v4l/by-path/...', or name the devices: --cameras ... --rig FILE",
-            )
-        specs.append(f"{camera}={each.device}")
-    return specs
-
-
 def _pairs(devices: dict[str, str]) -> str:
     return ", ".join(f"{camera} {device}" for camera, device in devices.items())
 
@@ -189,12 +198,12 @@ def _pairs(devices: dict[str, str]) -> str:
 @contextmanager
 def camera_report(source: Source) -> Iterator[None]:
     """At the end, whatever happens, say of each camera how it came and what was lost."""
-    from fsmde_edge.capture.live import LiveSource
+    from fsmde_edge.capture.live import LiveSets
 
     try:
         yield
     finally:
-        if isinstance(source, LiveSource):
+        if isinstance(source, LiveSets):
             for report in source.reports():
                 for line in _camera_lines(report):
                     print(line)

@@ -27,6 +27,8 @@ EXAMPLES = """examples:
   fsmde-edge run bundle --cameras /dev/video0-5 --rig rig.yaml --out depth
   fsmde-edge run bundle --cameras rig.yaml --missing mask --max-age 300
       a rig file that says of each camera which device it is
+  fsmde-edge run bundle --source 'gst:v4l2src device=/dev/video{index} ! appsink' --rig rig.yaml --out depth
+      a GStreamer pipeline for each camera, {index} being its place in ring order and {camera} its name
   fsmde-edge run bundle --cameras rig.yaml --record drive.mcap
   fsmde-edge run bundle --source drive.mcap --points clouds
       a recording, for Foxglove, Lichtblick or rerun, and to be run again
@@ -43,8 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         nargs="+",
         metavar="SOURCE",
-        help="synthetic; a data set's path; a recording (FILE.mcap); or one video file a camera "
-        "(CAMERA.mp4 or CAMERA=FILE)",
+        help="synthetic; a data set's path; a recording (FILE.mcap); one video file a camera (CAMERA.mp4 or "
+        "CAMERA=FILE); or GStreamer pipelines that end in an appsink: 'gst:...' with {camera} or {index} in "
+        "it, or one a camera",
     )
     sources.add_argument(
         "--cameras",
@@ -149,12 +152,15 @@ def _refuse_failed(bundle: Bundle, args: argparse.Namespace) -> None:
 
 def _source(args: argparse.Namespace, bundle: Bundle) -> Source:
     from fsmde_edge.capture import open_source
-    from fsmde_edge.cli.live import open_live, refuse_camera_arguments
+    from fsmde_edge.capture.gstreamer.names import is_pipeline
+    from fsmde_edge.cli.live import open_live, open_pipelines, refuse_camera_arguments
     from fsmde_edge.datasets.rigfile import load_rig
 
     if args.cameras is not None:
         return open_live(args, bundle)
     refuse_camera_arguments(args)
+    if is_pipeline(args.source[0]):
+        return open_pipelines(args, bundle)
     height, width = bundle.manifest.size
     source = open_source(
         args.source,

@@ -48,7 +48,7 @@ def open_watch(args: argparse.Namespace, bundle: Bundle, source: Source, session
         OutputError: --health cannot be written.
         DeviceError, BundleError: the FP32 model cannot be opened for --watch-accuracy.
     """
-    from fsmde_edge.capture.live import LiveSource
+    from fsmde_edge.capture.live import LiveSets
     from fsmde_edge.watch.accuracy import AccuracyWatch
     from fsmde_edge.watch.guard import FROZEN_AFTER, DepthRange, Guard
     from fsmde_edge.watch.health import HealthFile
@@ -56,7 +56,7 @@ def open_watch(args: argparse.Namespace, bundle: Bundle, source: Source, session
     from fsmde_edge.watch.vitals import Vitals
     from fsmde_edge.watch.watch import Watch
 
-    live = isinstance(source, LiveSource)
+    live = isinstance(source, LiveSets)
     guard = None
     if args.guard != "off":
         guard = Guard(
@@ -74,7 +74,7 @@ def open_watch(args: argparse.Namespace, bundle: Bundle, source: Source, session
         health=health,
         notifier=Notifier(os.environ, _say),
     )
-    if isinstance(source, LiveSource):
+    if isinstance(source, LiveSets):
         source.while_waiting = watch.beat
     return watch
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal, NamedTuple
 
-from fsmde_edge.capture.live import LiveReport, LiveSource
+from fsmde_edge.capture.live import LiveReport, LiveSets
 from fsmde_edge.capture.source import Source
 from fsmde_edge.evaluation.latency import Latency
 from fsmde_edge.frames import FrameSet
@@ -125,10 +125,10 @@ class Vitals:
         return [each for each in self._newest if now_ns - each.when_ns <= MINUTE_NS]
 
     def _reports(self) -> list[LiveReport]:
-        return self.source.reports() if isinstance(self.source, LiveSource) else []
+        return self.source.reports() if isinstance(self.source, LiveSets) else []
 
     def _cameras(self, minute: Sequence[_Set], now_ns: int) -> dict[str, Any]:
-        if not isinstance(self.source, LiveSource):
+        if not isinstance(self.source, LiveSets):
             return {name: {"drops": dict(drops)} for name, drops in self.source.drops.items()}
         return {report.camera.name: _camera(report, minute, now_ns) for report in self._reports()}
 

@@ -1,0 +1,1 @@
+"""Depth of fsmde-edge as ROS 2 messages."""
