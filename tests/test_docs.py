@@ -6,11 +6,19 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fsmde_edge.cli import main as command_line
+from fsmde_edge.compiler.foreign import ForeignConfig
+from fsmde_edge.compiler.quantise import Method
+from fsmde_edge.compiler.recipe import CalibRecipe
+from fsmde_edge.datasets.selection import Selection
+from fsmde_edge.evaluation.gate import GateBudget
+from fsmde_edge.recipes import from_mapping
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,3 +67,16 @@ def test_pictures_that_pages_show_exist():
     for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / name).is_file(), f"{page.name} shows {name}"
+
+
+def test_the_files_that_a_page_shows_are_files_that_build_reads():
+    text = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
+    recipe, convention = (
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    )
+    assert from_mapping(CalibRecipe, recipe, where="docs").size == (384, 640)
+    assert from_mapping(ForeignConfig, convention, where="docs").output.kind == "metric"
+    rows = re.findall(r"^\| (`[^|]*) \|", text, re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    known = {field.name for kind in (Selection, Method, GateBudget) for field in fields(kind)}
+    assert told == known | {"method", "budget"}

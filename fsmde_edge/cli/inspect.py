@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from fsmde_edge.cli.arguments import add_bundle
@@ -17,6 +18,7 @@ EXAMPLES = """examples:
   fsmde-edge inspect bundle --json
 """
 
+SHA256_DIGITS = 64
 DLA_TENSORRT = "10.3"
 """Of JetPack 6, the one that most boards with a DLA run."""
 
@@ -76,7 +78,9 @@ def run(args: argparse.Namespace) -> int:
             print(line)
     if args.dla:
         from fsmde_edge.compiler.layers import dla_lines
+        from fsmde_edge.compiler.lowering.dla import refuse_board_without_dla
 
+        refuse_board_without_dla(bundle)
         for line in dla_lines(bundle.model("fp32"), args.tensorrt or DLA_TENSORRT):
             print(line)
     return 0
@@ -103,12 +107,19 @@ def _refuse_mixtures(args: argparse.Namespace) -> None:
         raise UsageError("--precision goes with --layers", hint="add --layers")
 
 
-def _plain(values: object) -> str:
-    if isinstance(values, dict):
-        return ", ".join(f"{key} {_plain(value)}" for key, value in values.items())
-    if isinstance(values, float):
-        return f"{values:.4g}"
-    return str(values)
+def _plain(values: Mapping[str, object]) -> str:
+    """What can be read at a glance; nested values are only named: --json has all of them."""
+    nested = [key for key, value in values.items() if isinstance(value, (dict, list, tuple))]
+    told = [f"{key} {_short(value)}" for key, value in values.items() if key not in nested]
+    more = [f"and {', '.join(nested)} (--json)"] if nested else []
+    return ", ".join([*told, *more])
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    return f"{text[:12]}…" if len(text) == SHA256_DIGITS and text.isalnum() else text
 
 
 def _plan_lines(file: Path) -> list[str]:

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsmde_edge.bundle import DepthKind
+from fsmde_edge.compiler.plan import FOREIGN
 from fsmde_edge.compiler.simplify import fold_constants, run_model, waves
 from fsmde_edge.errors import InputError
 from fsmde_edge.evaluation.gate import TILE
@@ -240,8 +241,8 @@ def wrap(model: ModelProto, config: ForeignConfig, *, views: int, where: object 
     batched = _with_batch(model, source.name, _input_shape(config.input, views, height, width), where)
     wrapped = _prefixed(batched)
     map_size = _map_size(model, wrapped, target.name, views, where)
-    _add_input(wrapped, config.input, f"net/{source.name}", (views, height, width))
-    _add_output(wrapped, config.output, f"net/{target.name}", map_size, (views, height, width))
+    _add_input(wrapped, config.input, f"{FOREIGN}{source.name}", (views, height, width))
+    _add_output(wrapped, config.output, f"{FOREIGN}{target.name}", map_size, (views, height, width))
     sort_nodes(wrapped.graph, where)
     wrapped = tidy(wrapped, where=where)
     return ForeignNetwork(
@@ -330,7 +331,7 @@ def _prefixed(model: ModelProto) -> ModelProto:
     """A copy whose names cannot meet the contract's: all begin with net/."""
     from onnx import compose
 
-    return compose.add_prefix(copy_model(model), "net/")
+    return compose.add_prefix(copy_model(model), FOREIGN)
 
 
 def _add_input(model: ModelProto, config: ForeignInput, name: str, size: tuple[int, int, int]) -> None:
@@ -404,7 +405,7 @@ def _map_size(
     Errors:
         InputError: it is not one map a picture.
     """
-    kind = tensor_types(wrapped).get(f"net/{name}", TensorType(0, None))
+    kind = tensor_types(wrapped).get(f"{FOREIGN}{name}", TensorType(0, None))
     shape = kind.shape or ()
     maps = shape
     if len(shape) == 4:  # one channel, first or last

@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from fsmde_edge.compiler.calibrate import Ranges
 
 VERSION = 1
+FOREIGN = "net/"
+"""What the names in somebody else's network begin with once it is wrapped; a pattern need not."""
 WIDEST = float(np.finfo(np.float32).max)
 """No scale is beyond it: graphs and caches hold them as float32."""
 
@@ -193,6 +195,11 @@ def place(model: ModelProto, *, keep_float: Iterable[str] = (), force_int8: Iter
     return _Placer(model, keep, force).run()
 
 
+def names_node(pattern: str, node: str) -> bool:
+    """Whether a pattern (fnmatch) names a node, by its name here or in the file that it came from."""
+    return fnmatchcase(node, pattern) or fnmatchcase(node.removeprefix(FOREIGN), pattern)
+
+
 def refuse_idle(force_int8: Iterable[str], placement: Placement) -> None:
     """Refuse patterns that force nothing: what they name computes nothing that can be INT8.
 
@@ -200,8 +207,8 @@ def refuse_idle(force_int8: Iterable[str], placement: Placement) -> None:
         InputError: with why, where the rules say it.
     """
     for pattern in force_int8:
-        if not any(fnmatchcase(name, pattern) for name in placement.nodes):
-            why = [reason for name, reason in placement.floats.items() if fnmatchcase(name, pattern)]
+        if not any(names_node(pattern, name) for name in placement.nodes):
+            why = [reason for name, reason in placement.floats.items() if names_node(pattern, name)]
             raise InputError(
                 f"the pattern '{pattern}' names nothing that can be forced into INT8 "
                 f"({why[0] if why else 'no convolution and no matrix product'})",
@@ -524,12 +531,12 @@ def _weight(model: ModelProto, node: NodeProto, int8: bool, reason: str) -> Weig
 
 
 def _matches(node: NodeProto, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(node.name, pattern) for pattern in patterns)
+    return any(names_node(pattern, node.name) for pattern in patterns)
 
 
 def _check_patterns(model: ModelProto, patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
-        if not any(fnmatchcase(node.name, pattern) for node in model.graph.node):
+        if not any(names_node(pattern, node.name) for node in model.graph.node):
             raise InputError(
                 f"the pattern '{pattern}' matches no node of the network",
                 hint="list the node names of a bundle with: fsmde-edge inspect BUNDLE --plan",

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from fsmde_edge.compiler.calibrate import Ranges
 from fsmde_edge.compiler.half import to_half
 from fsmde_edge.compiler.lowering.tensorrt import lower
-from fsmde_edge.compiler.plan import Plan, PlanOptions
+from fsmde_edge.compiler.plan import Plan, PlanOptions, names_node
 from fsmde_edge.compiler.predict.cost import estimate
 from fsmde_edge.compiler.predict.fusion import fuse
 from fsmde_edge.compiler.sensitivity import Block, Sensitivity, measure_sensitivity
@@ -204,7 +203,7 @@ class _Finder:
 
 
 def _forced(block: Block, options: PlanOptions) -> bool:
-    return any(fnmatchcase(node, pattern) for node in block.nodes for pattern in options.force_int8)
+    return any(names_node(pattern, node) for node in block.nodes for pattern in options.force_int8)
 
 
 def _worth(block: Block, ms: float) -> float:

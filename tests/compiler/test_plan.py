@@ -8,7 +8,7 @@ from onnx import TensorProto
 from toy_depth import Builder, depth_network, focals, normalised, pictures
 
 from fsmde_edge.compiler.calibrate import CalibrationBatch, calibrate
-from fsmde_edge.compiler.plan import Plan, make_plan, place, refuse_idle
+from fsmde_edge.compiler.plan import Plan, make_plan, names_node, place, refuse_idle
 from fsmde_edge.compiler.quantiser import scale_of
 from fsmde_edge.errors import InputError
 from fsmde_edge.graph.model import tidy
@@ -192,3 +192,16 @@ def test_a_missing_range_and_an_unknown_calibrator_are_named(model, ranges):
     other = small(lambda b, x: b.conv(x, 3, 4, name="other"))
     with pytest.raises(InputError, match=r"other\.out was not calibrated"):
         make_plan(other, ranges)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "node", "named"),
+    [
+        ("/a/*", "net//a/a.0/Conv", True),
+        ("net//a/*", "net//a/a.0/Conv", True),
+        ("a/*", "net/b/a/c", False),
+        ("/a/*", "other//a/c", False),
+    ],
+)
+def test_a_pattern_may_name_nodes_as_the_file_does(pattern, node, named):
+    assert names_node(pattern, node) is named
