@@ -13,6 +13,8 @@ EXAMPLES = """examples:
   fsmde-edge build --precision int8 --checkpoint student.safetensors --calib ddad --data-root /data \\
       --target orin-agx-64gb --out ddad-int8
   fsmde-edge build --precision int8 --keep-float 'student.head.*' --learn-rounding
+  fsmde-edge build --precision int8 --target orin-agx-64gb --placement dla
+      also bundle.dla.onnx, for the DLA of TensorRT 11.4.1
   fsmde-edge build --precision int8 --onnx depth.onnx --convention depth.yaml --calib mine.yaml --out theirs
 """
 
@@ -72,6 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not search which blocks depth needs in half precision",
     )
     parser.add_argument("--learn-rounding", action="store_true", help="learn how weights are rounded; slow")
+    parser.add_argument(
+        "--placement",
+        choices=("gpu", "dla"),
+        default="gpu",
+        help="dla: also write OUT.dla.onnx, with Q/DQ where a DLA wants them (see 'fsmde-edge export')",
+    )
     parser.add_argument("--out", type=Path, default=Path("bundle"), metavar="DIR", help="default: ./bundle")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle, whole")
     parser.add_argument(
@@ -97,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     both = sorted(set(args.keep_float) & set(args.force_int8))
     if both:
         raise UsageError(f"--keep-float and --force-int8 both name '{both[0]}'", hint="leave one out")
+    dla = _dla_file(args)
     options = BuildOptions(
         precision=args.precision,
         out=args.out,
@@ -124,6 +133,8 @@ def run(args: argparse.Namespace) -> int:
         print(gate_table(outcome.gate).as_text())
         print(f"gate: {outcome.gate.verdict}")
     print(f"bundle {args.out}: {outcome.hash[:16]}")
+    if dla is not None:
+        _write_dla(args, dla)
     gate = outcome.gate
     if gate is None or gate.accepted(allow_few=args.allow_few):
         return 0
@@ -133,3 +144,34 @@ def run(args: argparse.Namespace) -> int:
         hint="look at its reports/gate.html, then keep blocks in float (--keep-float), choose "
         "more frames, or accept a gate without a verdict with --allow-few",
     )
+
+
+TYPED = "11.4.1"
+"""The TensorRT that brought the DLA back, with types for scales."""
+
+
+def _dla_file(args: argparse.Namespace) -> Path | None:
+    """Where --placement dla writes; what forbids it is said before any work."""
+    from fsmde_edge.compiler.lowering.dla import refuse_board_without_dla
+    from fsmde_edge.errors import OutputError, UsageError
+
+    if args.placement == "gpu":
+        return None
+    if args.precision != "int8":
+        raise UsageError("--placement dla goes with --precision int8", hint="leave one out")
+    refuse_board_without_dla(args.target)
+    out: Path = args.out
+    path = out.with_name(f"{out.name}.dla.onnx")
+    if path.exists() and not args.force:
+        raise OutputError(
+            "already exists", where=path, hint="choose another --out, or replace it with --force"
+        )
+    return path
+
+
+def _write_dla(args: argparse.Namespace, path: Path) -> None:
+    from fsmde_edge.bundle import open_bundle
+    from fsmde_edge.cli.export import write_typed
+
+    line = write_typed(open_bundle(args.out), path, TYPED, threads=args.threads, force=args.force)
+    print(f"on the device, by NVIDIA's documentation (not run here):\n  {line}")

@@ -53,9 +53,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--placement and --out go together", hint="give both, or --calibration-cache FILE")
     version = parse_version(args.tensorrt)
     bundle = open_bundle(args.bundle)
-    refuse_board_without_dla(bundle)
-    export = _scales if args.placement is None else _typed
-    line = export(bundle, version, args)
+    refuse_board_without_dla(bundle.manifest.target)
+    if args.placement is None:
+        line = _scales(bundle, version, args)
+    else:
+        line = write_typed(bundle, args.out, args.tensorrt, threads=args.threads, force=args.force)
     print(f"on the device, by NVIDIA's documentation (not run here):\n  {line}")
     return 0
 
@@ -72,18 +74,23 @@ def _scales(bundle: Bundle, version: Version, args: argparse.Namespace) -> str:
     return export.trtexec()
 
 
-def _typed(bundle: Bundle, version: Version, args: argparse.Namespace) -> str:
-    """A network with Q/DQ where a DLA wants them; the line that builds it."""
+def write_typed(bundle: Bundle, out: Path, tensorrt: str, *, threads: int, force: bool) -> str:
+    """A network with Q/DQ where a DLA wants them, and what runs on it; the line that builds it.
+
+    Errors:
+        As `export_typed`.
+    """
     from fsmde_edge.compiler.layers import dla_lines
     from fsmde_edge.compiler.lowering.dla_typed import export_typed
+    from fsmde_edge.compiler.predict.dla import parse_version
 
-    export = export_typed(bundle, args.out, version, threads=args.threads, force=args.force)
+    export = export_typed(bundle, out, parse_version(tensorrt), threads=threads, force=force)
     print(f"network      {export.network}: {export.pairs} tensors in INT8 ({export.gpu_pairs} for the GPU)")
     print(
         f"golden set   {export.deviation:.2%} mean deviation from FP32, exact arithmetic "
         f"({export.gpu_deviation:.2%} with the GPU's placement)"
     )
     print("gate         judged the GPU's placement, not this one")
-    for line in dla_lines(bundle.model("fp32"), args.tensorrt):
+    for line in dla_lines(bundle.model("fp32"), tensorrt):
         print(line)
     return export.trtexec()

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         from fsmde_edge.compiler.layers import dla_lines
         from fsmde_edge.compiler.lowering.dla import refuse_board_without_dla
 
-        refuse_board_without_dla(bundle)
+        refuse_board_without_dla(manifest.target)
         for line in dla_lines(bundle.model("fp32"), args.tensorrt or DLA_TENSORRT):
             print(line)
     return 0

@@ -831,6 +831,17 @@ def test_an_export_for_a_board_without_a_dla_is_refused(cli, small_bundle, tmp_p
     cli(*export(bundle, tmp_path / "a.cache")).refuses(2, "orin-nano-8gb", "no DLA")
 
 
+@pytest.mark.parametrize(
+    ("given", "code", "word"),
+    [(["--precision", "fp32"], 2, "--precision int8"), (["--target", "orin-nano-8gb"], 2, "no DLA")],
+)
+def test_a_placement_that_nothing_has_use_for_is_refused_before_any_work(cli, tmp_path, given, code, word):
+    cli("build", "--placement", "dla", *given, "--out", tmp_path / "b").refuses(code, word)
+    (tmp_path / "b.dla.onnx").write_bytes(b"mine")
+    cli("build", "--placement", "dla", "--out", tmp_path / "b").refuses(3, "b.dla.onnx", "already exists")
+    assert (tmp_path / "b.dla.onnx").read_bytes() == b"mine"
+
+
 @pytest.mark.parametrize("file", ["/dev/zero", "fifo"])
 def test_a_network_that_is_no_regular_file_is_refused_at_once(cli, small_recipe, tmp_path, file):
     path = Path(file)

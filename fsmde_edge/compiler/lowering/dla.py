@@ -143,21 +143,21 @@ def refuse_to_write(files: Iterable[Path], bundle: Bundle, *, force: bool) -> No
             )
 
 
-def refuse_board_without_dla(bundle: Bundle) -> None:
-    """A bundle for a board that has no DLA has no use for what is exported.
+def refuse_board_without_dla(target: str) -> None:
+    """A board that has no DLA has no use for what is exported.
+
+    Args:
+        target: name of a profile; of one that is not shipped nothing is known.
 
     Errors:
-        UsageError: its target is such a board.
+        UsageError: it is such a board.
     """
-    name = bundle.manifest.target
     try:
-        target = load_target(name)[0]
-    except InputError:  # a profile of the user's own: the manifest has but its name
+        profile = load_target(target)[0]
+    except InputError:
         return
-    if target.modes and not target.dla_cores:
-        raise UsageError(
-            f"the bundle is for {name}, which has no DLA", hint="build it with --target orin-agx-64gb"
-        )
+    if profile.modes and not profile.dla_cores:
+        raise UsageError(f"{target} has no DLA", hint="build with --target orin-agx-64gb")
 
 
 def read_decisions(bundle: Bundle) -> tuple[ModelProto, Plan, Ranges]:
