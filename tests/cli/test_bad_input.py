@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import pytest
 from dgp_writer import CAMERAS, RING, write_calibration, write_dgp
+from hearing import HEARING
 from onnx import TensorProto, helper
 
 from fsmde_edge.bundle import MANIFEST, SCHEMA, open_bundle, seal
@@ -523,7 +524,7 @@ def test_a_signal_during_build(small_checkpoint, small_recipe, tmp_path, number,
         "1",
     ]
     child = subprocess.Popen(
-        [sys.executable, "-u", "-m", "fsmde_edge", *arguments, "--out", str(tmp_path / "bundle")],
+        [*HEARING, sys.executable, "-u", "-m", "fsmde_edge", *arguments, "--out", str(tmp_path / "bundle")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

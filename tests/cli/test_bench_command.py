@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from hearing import HEARING
 
 from fsmde_edge.benchmark.drift import Drift
 from fsmde_edge.benchmark.record import Measurement
@@ -88,7 +89,7 @@ def test_a_short_soak_has_a_slope(small_bundle, tmp_path, capsys):
 def test_control_c_keeps_the_runs_that_were_whole(small_bundle, tmp_path):
     path = tmp_path / "bench.json"
     words = ["bench", small_bundle, *QUICK, "--only", "pipeline", "--repeats", "100000", "--json", path]
-    command = [sys.executable, "-m", "fsmde_edge", *map(str, words)]
+    command = [*HEARING, sys.executable, "-m", "fsmde_edge", *map(str, words)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with pytest.raises(subprocess.TimeoutExpired):
         child.wait(timeout=8)

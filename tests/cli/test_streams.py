@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from hearing import HEARING
 
 COMMAND = [sys.executable, "-m", "fsmde_edge"]
 
@@ -72,7 +73,9 @@ raise SystemExit(main(["inspect"]))
 
 def test_control_c_ends_bench_with_what_there_is(small_bundle, tmp_path):
     words = ["bench", small_bundle, "--runs", "100000", "--warmup", "1", "--threads", "1"]
-    child = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [*HEARING, *COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     with pytest.raises(subprocess.TimeoutExpired):
         child.wait(timeout=4)
     child.send_signal(signal.SIGINT)
