@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,6 +39,15 @@ class Said:
         for word in words:
             assert word in line
         assert self.code == code
+
+
+@pytest.fixture(autouse=True)
+def hearing():
+    """Ctrl-C is heard, whatever was inherited: `nohup make test &` ignores it."""
+    inherited = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
 
 
 @pytest.fixture

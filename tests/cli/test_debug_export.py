@@ -124,7 +124,7 @@ def test_what_cannot_be_done_is_one_line(small_bundle, tmp_path, capfd, argument
 
 
 @pytest.mark.parametrize(
-    ("version", "says"), [([], "10.3: scales"), (["--tensorrt", "11.4.1"], "11.4.1: float16")]
+    ("version", "says"), [([], "10.3: scales"), (["--tensorrt", "11.4.1"], "11.4.1: INT8 and float16")]
 )
 def test_inspect_dla_lists_what_falls_back_and_why(small_bundle, capfd, version, says):
     assert main(["inspect", str(small_bundle), "--dla", *version]) == 0
