@@ -12,10 +12,11 @@ from typing import Protocol
 
 from fsmde_edge.capture.clock import StampClock
 from fsmde_edge.capture.sync import CapturedSet, Missing, Rules, SetOutlet
+from fsmde_edge.capture.tending import CameraReport
 from fsmde_edge.capture.v4l2.camera import Settings, begin_cameras, prepare_cameras
 from fsmde_edge.capture.v4l2.errors import CameraError
 from fsmde_edge.capture.v4l2.kernel import Kernel
-from fsmde_edge.capture.v4l2.loop import CameraReport, CaptureThread
+from fsmde_edge.capture.v4l2.loop import CaptureThread
 from fsmde_edge.datasets.masks import with_masks
 from fsmde_edge.frames import Clock, ExposurePoint, FrameSet, RawFrame, Stamp
 from fsmde_edge.preprocessing.raw import RawLayout

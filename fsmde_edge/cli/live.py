@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fsmde_edge.bundle import Bundle
     from fsmde_edge.capture.live import LiveReport, LiveSource
     from fsmde_edge.capture.source import Source
-    from fsmde_edge.capture.v4l2.loop import Outage
+    from fsmde_edge.capture.tending import Outage
     from fsmde_edge.runtime import RunReport
 
 LEAST_BUFFERS, MOST_BUFFERS = 6, 32

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fsmde_edge.capture import tending
 from fsmde_edge.capture.lease import LeaseError
 from fsmde_edge.capture.live import LiveOptions, LiveSource
 from fsmde_edge.capture.sync import Missing
@@ -55,8 +56,8 @@ def pinholes(count: int) -> tuple[VirtualPinhole, ...]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(loop, "SILENT_LEAST", 0.3)
-    monkeypatch.setattr(loop, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(loop, "LONGEST_WAIT", 0.08)
+    monkeypatch.setattr(tending, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(tending, "LONGEST_WAIT", 0.08)
 
 
 @contextmanager

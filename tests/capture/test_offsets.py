@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fsmde_edge.capture import tending
 from fsmde_edge.capture.offsets import CLOSEST, learn_offsets, record_stamps
-from fsmde_edge.capture.v4l2 import loop
 from fsmde_edge.capture.v4l2.camera import Settings
 from fsmde_edge.capture.v4l2.errors import CameraError
 from fsmde_edge.capture.v4l2.fake import FakeCamera, FakeKernel
@@ -115,7 +115,7 @@ def test_stamps_of_cameras_that_stream():
 
 
 def test_a_camera_that_is_lost_meanwhile_is_named(monkeypatch):
-    monkeypatch.setattr(loop, "FIRST_WAIT", 5.0)
+    monkeypatch.setattr(tending, "FIRST_WAIT", 5.0)
     cameras = [FakeCamera(f"/dev/fake{number}", rate=60.0) for number in range(2)]
     kernel = FakeKernel(cameras)
     expose, count = cameras[1].expose, iter(range(10**9))

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from fsmde_edge.capture import devices
+from fsmde_edge.capture import devices, tending
 from fsmde_edge.capture.v4l2 import camera as camera_module
-from fsmde_edge.capture.v4l2 import loop
 from fsmde_edge.capture.v4l2.fake import FakeCamera, FakeKernel
 from fsmde_edge.cli.main import main
 
@@ -57,8 +56,8 @@ def plugged(monkeypatch):
     kernel = FakeKernel(cameras)
     monkeypatch.setattr(devices, "LinuxKernel", lambda: kernel)
     monkeypatch.setattr(camera_module, "LinuxKernel", lambda: kernel)
-    monkeypatch.setattr(loop, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(loop, "LONGEST_WAIT", 0.08)
+    monkeypatch.setattr(tending, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(tending, "LONGEST_WAIT", 0.08)
     kernel.run()
     yield cameras
     kernel.stop()

@@ -144,7 +144,7 @@ class Camera:
         """Pictures given out."""
         self.leased = 0
         """Leases that are out."""
-        self.drops: Counter[str] = Counter()
+        self.drops: Counter[Cause] = Counter()
 
     @property
     def layout(self) -> RawLayout:

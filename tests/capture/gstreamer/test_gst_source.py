@@ -13,8 +13,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from fsmde_edge.capture import open_source
-from fsmde_edge.capture.gstreamer import loop
+from fsmde_edge.capture import open_source, tending
 from fsmde_edge.capture.gstreamer.library import load
 from fsmde_edge.capture.gstreamer.pictures import CODES, mapped
 from fsmde_edge.capture.lease import LeaseError
@@ -148,7 +147,7 @@ def test_exceptions_of_libraries_that_are_loaded_later_still_work(library):
 
 
 def test_a_pipeline_that_fails_is_an_outage_in_its_own_words_and_comes_back(opened, monkeypatch):
-    monkeypatch.setattr(loop, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(tending, "FIRST_WAIT", 0.02)
     broken = LIVE.replace("appsink", "identity error-after=6 ! appsink")
     source = opened(LIVE, broken, missing=Missing.MASK)
     seen = {frame_set.valid for _, frame_set in some(source, 25)}
@@ -160,7 +159,7 @@ def test_a_pipeline_that_fails_is_an_outage_in_its_own_words_and_comes_back(open
 
 
 def test_a_live_stream_that_ends_is_an_outage_and_begins_again(opened, monkeypatch):
-    monkeypatch.setattr(loop, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(tending, "FIRST_WAIT", 0.02)
     source = opened(LIVE, LIVE.replace("pattern", "num-buffers=4 pattern"))
     assert sum(1 for _ in some(source, 6)) == 6  # more than one of its streams gives
     outage = source.reports()[1].camera.outages[0]

@@ -9,6 +9,7 @@ import pytest
 from camera_contract import running
 from test_contract_fake import FakeStage
 
+from fsmde_edge.capture import tending
 from fsmde_edge.capture.v4l2 import loop
 from fsmde_edge.capture.v4l2.buffers import Memory
 from fsmde_edge.capture.v4l2.camera import Camera, Settings, open_cameras
@@ -19,8 +20,8 @@ from fsmde_edge.frames import ExposurePoint
 @pytest.fixture
 def stage(monkeypatch):
     monkeypatch.setattr(loop, "SILENT_LEAST", 0.2)
-    monkeypatch.setattr(loop, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(loop, "LONGEST_WAIT", 0.08)
+    monkeypatch.setattr(tending, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(tending, "LONGEST_WAIT", 0.08)
     stage = FakeStage()
     stage.kernel.run()
     yield stage
